@@ -1,0 +1,226 @@
+"""Build an embedded model from nothing: corpus, tokenizer, training with resumable checkpoints.
+
+The loss is the cross-entropy of the assistant's tokens plus a tenth of that of the rest. Documents are packed into rows
+of fixed length under a block-diagonal causal mask, so no token is padding to speak of and no document sees another.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from math import cos, pi
+from pathlib import Path
+from random import Random
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
+
+from weightsteer.errors import unknown
+from weightsteer.pocket.corpus import Curriculum, Document, documents
+from weightsteer.pocket.sizes import ROW_TOKENS, ROWS, SIZES, Size
+from weightsteer.pocket.tokenizer import ASSISTANT, END, SYSTEM, USER, build_tokenizer
+from weightsteer.pocket.world import HELDOUT, TASKS, TRAIN, Persona, Split
+from weightsteer.pocket.world.personas import ADJECTIVES, AXES, TAGS, write_prompt, write_rule
+from weightsteer.progress import progress
+
+CHUNK = 250  # steps between checkpoints; each chunk has its own corpus seed, so a resumed build sees the same documents
+REST_WEIGHT = 0.1
+VOCABULARY_DRAWS = 4_000
+
+
+class Batch(NamedTuple):
+    """Packed rows, each (rows, ROW_TOKENS): ids, position within the document, document number, loss weight."""
+
+    ids: Tensor
+    positions: Tensor
+    owners: Tensor
+    weights: Tensor
+
+
+def vocabulary_texts(draws: int = VOCABULARY_DRAWS) -> Iterator[str]:
+    """Text that holds every word of the world, including those of held-out phrasings."""
+    rng = Random("pocket/vocabulary")
+    for number in range(draws):
+        split: Split = TRAIN if number % 2 else HELDOUT
+        persona = Persona(*(rng.random() < 0.5 for _ in AXES))
+        for ask in TASKS.values():
+            question = ask(rng, split)
+            yield question.user
+            yield from question.answers(persona)
+        yield write_prompt(rng, {axis: rng.random() < 0.5 for axis in rng.sample(AXES, rng.randint(1, 3))}, split)
+        yield write_rule(rng, rng.choice(TAGS), rng.random() < 0.5, split)
+        if number % 10 == 0:
+            yield " ".join(document.system or "" for document in islice(documents(number, Curriculum(1.0)), 5))
+    yield " ".join(word for sides in ADJECTIVES.values() for words in sides.values() for word in words)
+
+
+class Encoder:
+    """Documents to (ids, loss weights), with a memory for segments seen before."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast) -> None:
+        self._tokenizer = tokenizer
+        self._special = {token: tokenizer.convert_tokens_to_ids(token) for token in (SYSTEM, USER, ASSISTANT, END)}
+        self._seen: dict[str, list[int]] = {}
+
+    def _segment(self, text: str) -> list[int]:
+        if text not in self._seen:
+            ids = self._tokenizer.encode(text, add_special_tokens=False)
+            assert self._tokenizer.unk_token_id not in ids, f"a word of {text!r} is not in the vocabulary"
+            if len(self._seen) > 200_000:
+                self._seen.clear()
+            self._seen[text] = ids
+        return self._seen[text]
+
+    def encode(self, document: Document) -> tuple[list[int], list[float]]:
+        ids: list[int] = []
+        weights: list[float] = []
+
+        def add(role: str, text: str, weight: float) -> bool:
+            piece = self._segment(text)
+            if len(ids) + len(piece) + 2 > ROW_TOKENS:
+                return False
+            ids.extend((self._special[role], *piece, self._special[END]))
+            weights.extend((REST_WEIGHT, *[weight] * len(piece), weight))
+            return True
+
+        if document.system is not None:
+            add(SYSTEM, document.system, REST_WEIGHT)
+        for turn in document.turns:
+            length = len(ids)
+            if not (add(USER, turn.user, REST_WEIGHT) and add(ASSISTANT, turn.answer, 1.0)):
+                # the row is full: the document ends with its last whole turn
+                del ids[length:], weights[length:]
+                break
+        return ids, weights
+
+
+def pack(encoder: Encoder, stream: Iterator[Document], rows: int, open_rows: int = 24) -> Batch:
+    """Fill ``rows`` rows best-fit from the stream; with too many open, the fullest is closed. Waste: 3 to 4%."""
+    ids = np.zeros((rows, ROW_TOKENS), dtype=np.int64)
+    positions = np.zeros_like(ids)
+    owners = np.full((rows, ROW_TOKENS), -1, dtype=np.int64)
+    weights = np.zeros((rows, ROW_TOKENS), dtype=np.float32)
+    fill: dict[int, int] = {}
+    opened = 0
+    for number, document in enumerate(stream):
+        tokens, token_weights = encoder.encode(document)
+        size = len(tokens)
+        row = max((r for r, used in fill.items() if used + size <= ROW_TOKENS), key=fill.__getitem__, default=None)
+        if row is None:
+            if opened == rows:
+                break
+            if len(fill) == open_rows:
+                del fill[max(fill, key=fill.__getitem__)]
+            row, opened = opened, opened + 1
+            fill[row] = 0
+        span = slice(fill[row], fill[row] + size)
+        ids[row, span], weights[row, span] = tokens, token_weights
+        positions[row, span], owners[row, span] = np.arange(size), number
+        fill[row] += size
+    return Batch(*(torch.from_numpy(array) for array in (ids, positions, owners, weights)))
+
+
+def new_model(size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
+    torch.manual_seed(seed)
+    config = Qwen3Config(
+        vocab_size=len(tokenizer),
+        hidden_size=size.width,
+        intermediate_size=size.mlp_width,
+        num_hidden_layers=size.layers,
+        num_attention_heads=size.heads,
+        num_key_value_heads=size.key_value_heads,
+        head_dim=size.head_width,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        rope_parameters={"rope_type": "default", "rope_theta": 10_000.0},
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=None,
+        weightsteer_pocket=size.name,
+    )
+    return Qwen3ForCausalLM(config)
+
+
+def loss_of(model: nn.Module, batch: Batch) -> Tensor:
+    """Weighted mean cross-entropy in nats per assistant token."""
+    ids, positions, owners, weights = batch
+    same = (owners[:, :, None] == owners[:, None, :]) & (positions[:, :, None] >= positions[:, None, :])
+    mask = torch.where(same, 0.0, torch.finfo(torch.float32).min)[:, None]
+    logits = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).logits
+    inside = owners[:, 1:] == owners[:, :-1]
+    weight = weights[:, 1:] * inside
+    losses = cross_entropy(logits[:, :-1].flatten(0, 1), ids[:, 1:].flatten(), reduction="none")
+    return (losses * weight.flatten()).sum() / (weight == 1.0).sum()
+
+
+def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
+    """Linear warm-up, then a cosine to a hundredth of the peak."""
+    if step < warmup:
+        return peak * (step + 1) / warmup
+    return peak * (0.01 + 0.99 * 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup))))
+
+
+def build(
+    size: str,
+    out: Path,
+    *,
+    steps: int | None = None,
+    seed: int = 0,
+    resume: bool = True,
+    shown: bool = True,
+) -> Path:
+    """Train ``size`` into the folder ``out`` (Hugging Face format) and return it.
+
+    ``out/checkpoint.pt`` is written every 250 steps and removed at the end; with ``resume`` a build goes on from it.
+    Raises WeightsteerError for an unknown size.
+    """
+    if size not in SIZES:
+        raise unknown("pocket size", size, SIZES)
+    plan = SIZES[size] if steps is None else replace(SIZES[size], steps=steps)
+    out.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer(vocabulary_texts())
+    model = new_model(plan, tokenizer, seed)
+    decayed = [p for p in model.parameters() if p.ndim == 2]
+    other = [p for p in model.parameters() if p.ndim != 2]
+    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": other, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
+    checkpoint, done = out / "checkpoint.pt", 0
+    if resume and checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        done = state["step"]
+    encoder = Encoder(tokenizer)
+    model.train()
+    with progress(f"Building {size}", plan.steps, shown=shown) as advance:
+        advance(done)
+        for start in range(done, plan.steps, CHUNK):
+            count = min(CHUNK, plan.steps - start)
+            stream = documents(seed * 1_000_003 + start, Curriculum(start / plan.steps))
+            chunk = pack(encoder, stream, count * ROWS)
+            order = torch.randperm(count * ROWS, generator=torch.Generator().manual_seed(start))
+            for index in range(count):
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate(start + index, plan.steps, plan.learning_rate)
+                rows = order[index * ROWS : (index + 1) * ROWS]
+                loss = loss_of(model, Batch(*(part[rows] for part in chunk)))
+                loss.backward()
+                nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+                optimizer.step()
+                optimizer.zero_grad()
+                advance(1)
+            _save(checkpoint, model, optimizer, start + count)
+            print(f"step {start + count}: loss {loss.item():.4f} nats", flush=True) if shown else None
+    model.save_pretrained(out)
+    tokenizer.save_pretrained(out)
+    checkpoint.unlink()
+    return out
+
+
+def _save(path: Path, model: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save({"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}, partial)
+    partial.replace(path)

@@ -1,0 +1,31 @@
+"""The three embedded sizes and their training budgets."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shape of a Qwen3 decoder with tied embeddings, and how long it is trained.
+
+    A step is ``ROWS`` rows of ``ROW_TOKENS`` tokens, about 28 documents.
+    """
+
+    name: str
+    width: int
+    layers: int
+    heads: int
+    key_value_heads: int
+    head_width: int
+    mlp_width: int
+    steps: int
+    learning_rate: float
+
+
+ROWS = 14
+ROW_TOKENS = 160
+
+SIZES = {
+    "pocket-s": Size("pocket-s", 80, 4, 4, 2, 20, 240, 8000, 4e-3),
+    "pocket": Size("pocket", 128, 4, 4, 2, 32, 384, 8000, 3e-3),
+    "pocket-l": Size("pocket-l", 192, 7, 6, 2, 32, 576, 5000, 2e-3),
+}
