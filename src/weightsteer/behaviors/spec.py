@@ -1,0 +1,230 @@
+"""A behaviour: two poles, the personas that show them, and the questions that make them differ."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    StringConstraints,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+from weightsteer.errors import WeightsteerError, unknown
+
+_SHIPPED = Path(__file__).parent
+
+Text = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1)]
+Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+
+
+def _distinct(texts: list[str]) -> list[str]:
+    seen: set[str] = set()
+    for number, text in enumerate(texts, start=1):
+        if text in seen:
+            raise ValueError(f"entry {number} repeats an earlier one: {text!r}")
+        seen.add(text)
+    return texts
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pole(_Strict):
+    """One side of a behaviour: its name and the system prompts under which a model shows it."""
+
+    pole: Text
+    personas: list[Text] = Field(min_length=1)
+
+    _no_repeats = field_validator("personas")(_distinct)
+
+
+class Questions(_Strict):
+    """User turns to which the two poles answer differently; the held-out ones never meet the training."""
+
+    train: list[Text] = Field(min_length=1)
+    heldout: list[Text] = Field(default_factory=list)
+
+    _no_repeats = field_validator("train", "heldout")(_distinct)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        shared = sorted(set(self.train) & set(self.heldout))
+        if shared:
+            raise ValueError(f"the same question is in train and in heldout: {shared[0]!r}")
+        return self
+
+
+class Behavior(_Strict):
+    """A behaviour, named after its positive pole: a positive strength means more of that pole.
+
+    ``evaluations`` maps the name of an evaluation to +1 or -1: the sign that turns its labels into labels of
+    this behaviour (``sycophancy: -1`` in *honesty* because agreeing with a false claim is the dishonest
+    answer).
+    """
+
+    name: Name
+    about: list[Text] = Field(default_factory=list)
+    positive: Pole
+    negative: Pole
+    questions: Questions
+    evaluations: dict[Name, Literal[1, -1]] = Field(default_factory=dict)
+
+    _shipped: bool = PrivateAttr(default=False)
+
+    @field_validator("negative")
+    @classmethod
+    def _mirrors(cls, negative: Pole, info: ValidationInfo) -> Pole:
+        # A pair is made from the personas of one index, so each needs its counterpart.
+        positive = info.data.get("positive")
+        if positive is not None:
+            ours, theirs = len(positive.personas), len(negative.personas)
+            if ours != theirs:
+                raise ValueError(
+                    f"{theirs} personas here and {ours} on the positive side; persona i of one side is "
+                    "paired with persona i of the other, so write equally many"
+                )
+            if positive.pole == negative.pole:
+                raise ValueError(f"both poles are called {negative.pole!r}")
+        return negative
+
+    @classmethod
+    def load(cls, name_or_path: str | Path, *, family: str = "general") -> Self:
+        """A shipped behaviour by name, or the user's own YAML file by path.
+
+        Raises:
+            WeightsteerError: no such name (the nearest one is suggested) or file, or a file with a mistake
+            (its
+                line and field are named).
+        """
+        text = str(name_or_path)
+        path = _SHIPPED / family / f"{text}.yaml"
+        shipped = isinstance(name_or_path, str) and text in names(family)
+        if not shipped:
+            path = Path(name_or_path)
+            if path.suffix not in (".yaml", ".yml"):
+                raise unknown("behavior", text, names(family))
+        behavior = cls._read(path)
+        behavior._shipped = shipped
+        return behavior
+
+    @classmethod
+    def _read(cls, path: Path) -> Self:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            raise WeightsteerError(
+                f"no behaviour file {path}. Give the path of a YAML file or one of: {', '.join(names())}."
+            ) from None
+        except (OSError, UnicodeDecodeError) as error:
+            raise WeightsteerError(f"cannot read the behaviour file {path}: {error}.") from error
+        try:
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            _refuse_repeated_keys(root, path)
+            data = yaml.safe_load(text)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = f", line {mark.line + 1}" if mark is not None else ""
+            raise WeightsteerError(
+                f"{path}{line}: not valid YAML: {error.problem or error.context}. Quote texts that contain ': ' or '#'."
+            ) from error
+        except yaml.YAMLError as error:
+            raise WeightsteerError(f"{path}: not valid YAML: {error}.") from error
+        if not isinstance(data, dict):
+            raise WeightsteerError(
+                f"{path}, line 1: a behaviour is a mapping with the fields {', '.join(cls.model_fields)}."
+            )
+        try:
+            return cls.model_validate(data)
+        except ValidationError as error:
+            raise WeightsteerError(_explain(error, root, path)) from error
+
+    def for_model(self, model: Any) -> "Behavior":
+        """The counterpart written for the family of ``model`` when one is shipped, else this behaviour.
+
+        A file of the user's is taken as it is: nobody knows better for which model it was written.
+        """
+        from weightsteer.models import family
+
+        home = family(model)
+        if self._shipped and self.name in names(home):
+            return Behavior.load(self.name, family=home)
+        return self
+
+    @property
+    def digest(self) -> str:
+        """blake2b-128 over the canonical JSON of all fields: part of the identity of data made from it."""
+        content = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+
+def names(family: str = "general") -> list[str]:
+    """The shipped behaviours of a model family."""
+    return sorted(path.stem for path in (_SHIPPED / family).glob("*.yaml"))
+
+
+def _explain(error: ValidationError, root: yaml.Node | None, path: Path) -> str:
+    """Every mistake on its own line, with the line of the file and the name of the field."""
+    lines = []
+    for detail in error.errors(include_url=False):
+        location = tuple(part for part in detail["loc"] if part != "[key]")
+        message = detail["msg"].removeprefix("Value error, ")
+        if detail["type"] == "string_type":
+            message += "; put it in quotes"
+        if detail["type"] == "extra_forbidden":
+            message = f"unknown field; known here: {', '.join(_siblings(location))}"
+        lines.append(f"{path}, line {_line(root, location)}, field {_dotted(location)}: {message}")
+    return "\n".join(lines)
+
+
+def _siblings(location: tuple[int | str, ...]) -> list[str]:
+    inner: dict[str, type[_Strict]] = {"positive": Pole, "negative": Pole, "questions": Questions}
+    home = inner.get(str(location[0]), Behavior) if len(location) > 1 else Behavior
+    return list(home.model_fields)
+
+
+def _dotted(location: tuple[int | str, ...]) -> str:
+    text = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location)
+    return text.lstrip(".") or "(file)"
+
+
+def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
+    """The line (from 1) of the deepest part of ``location`` that the file contains."""
+    line = 0
+    for part in location:
+        if isinstance(node, yaml.MappingNode):
+            entry = next(((key, value) for key, value in node.value if key.value == str(part)), None)
+            if entry is None:
+                break
+            line, node = entry[0].start_mark.line, entry[1]
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            node = node.value[part]
+            line = node.start_mark.line
+        else:
+            break
+    return line + 1
+
+
+def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
+    # YAML parsers keep the last of two equal keys without a word: half of a file would vanish.
+    if isinstance(node, yaml.MappingNode):
+        seen: set[str] = set()
+        for key, value in node.value:
+            if key.value in seen:
+                raise WeightsteerError(
+                    f"{path}, line {key.start_mark.line + 1}, field {key.value}: the field is given twice."
+                )
+            seen.add(key.value)
+            _refuse_repeated_keys(value, path)
+    elif isinstance(node, yaml.SequenceNode):
+        for value in node.value:
+            _refuse_repeated_keys(value, path)
