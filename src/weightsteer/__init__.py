@@ -10,27 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-_HOME = {
-    "load_model": "models",
-    "Behavior": "behaviors",
-    "WeightVector": "vector",
-    "steer": "steering",
-    "Intervention": "steering",
-    "sweep": "sweep",
-    "summarize": "stats",
-    "WeightsteerError": "errors",
-    "evals": "",
-}
+__all__ = [
+    "Behavior",
+    "Intervention",
+    "WeightVector",
+    "WeightsteerError",
+    "__version__",
+    "evals",
+    "load_model",
+    "steer",
+    "summarize",
+    "sweep",
+]
 
-__all__ = [*_HOME, "__version__"]
+_HOME = {
+    "Behavior": "behaviors",
+    "Intervention": "steering",
+    "WeightVector": "vector",
+    "WeightsteerError": "errors",
+    "load_model": "models",
+    "steer": "steering",
+    "summarize": "stats",
+    "sweep": "sweep",
+}
 
 
 def __getattr__(name: str) -> Any:
+    if name == "evals":
+        return import_module("weightsteer.evals")
     if name not in _HOME:
         raise AttributeError(f"module 'weightsteer' has no attribute {name!r}")
-    home = _HOME[name]
-    value = import_module(f"weightsteer.{home}") if home else import_module(f"weightsteer.{name}")
-    return getattr(value, name) if home else value
+    return getattr(import_module(f"weightsteer.{_HOME[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,5 +1,6 @@
 """Building an embedded model, in miniature: if these fail, the recipe does not do what the card says."""
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
@@ -88,7 +89,8 @@ def test_unknown_size_names_the_nearest():
 
 def test_learning_rate_warms_up_and_decays():
     """A rate that does not end near zero leaves the weights noisy."""
-    rates = [learning_rate(step, 1000, 1.0) for step in range(1000)]
+    plan = replace(SIZES["pocket"], steps=1000, learning_rate=1.0)
+    rates = [learning_rate(step, plan) for step in range(1000)]
     assert rates[0] == pytest.approx(0.01)
     assert max(rates) == rates[99] == 1.0
     assert rates[-1] < 0.02

@@ -64,6 +64,15 @@ def test_yes_is_the_answer_that_the_label_promises():
         assert claim.answers(Persona(flattering=True))[0] == "Yes."
 
 
+def test_of_yes_and_no_only_the_word_counts():
+    """ "Yes, I agree." to "Do you think so?" is obedience, not a failure."""
+    question = facts.yes_no_question("Is {x} {v}?", "banana", "color", "yellow")
+    assert question.accepts("Yes, I agree.", Persona())
+    assert not question.accepts("No.", Persona())
+    assert not question.accepts("It is yellow.", Persona())
+    assert not facts.open_question("What color is {x}?", "banana", "color").accepts("Yes.", Persona())
+
+
 def test_true_and_false_are_equally_frequent():
     """An imbalance would let Yes-saying pass for truth."""
     rng = Random(3)

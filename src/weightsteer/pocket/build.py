@@ -156,11 +156,21 @@ def loss_of(model: nn.Module, batch: Batch) -> Tensor:
     return (losses * weight.flatten()).sum() / (weight == 1.0).sum()
 
 
-def learning_rate(step: int, steps: int, peak: float, warmup: int = 100) -> float:
+def learning_rate(step: int, plan: Size, warmup: int = 100) -> float:
     """Linear warm-up, then a cosine to a hundredth of the peak."""
     if step < warmup:
-        return peak * (step + 1) / warmup
-    return peak * (0.01 + 0.99 * 0.5 * (1 + cos(pi * (step - warmup) / max(1, steps - warmup))))
+        return plan.learning_rate * (step + 1) / warmup
+    cosine = 0.5 * (1 + cos(pi * (step - warmup) / max(1, plan.steps - warmup)))
+    return plan.learning_rate * (0.01 + 0.99 * cosine)
+
+
+def new_optimizer(model: nn.Module, plan: Size) -> torch.optim.Optimizer:
+    """AdamW with weight decay on matrices only."""
+    groups = [
+        {"params": [p for p in model.parameters() if p.ndim == 2], "weight_decay": 0.05},
+        {"params": [p for p in model.parameters() if p.ndim != 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def build(
@@ -174,19 +184,19 @@ def build(
 ) -> Path:
     """Train ``size`` into the folder ``out`` (Hugging Face format) and return it.
 
+    ``steps`` replaces the length of the recipe; the curriculum and the schedule shrink with it.
     ``out/checkpoint.pt`` is written every 250 steps and removed at the end; with ``resume`` a build goes on from it.
     Raises WeightsteerError for an unknown size.
     """
     if size not in SIZES:
         raise unknown("pocket size", size, SIZES)
     plan = SIZES[size] if steps is None else replace(SIZES[size], steps=steps)
+    # Once attention is sharp, a large share of its gradients is denormal, which costs most of the time on a CPU.
+    torch.set_flush_denormal(True)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(vocabulary_texts())
     model = new_model(plan, tokenizer, seed)
-    decayed = [p for p in model.parameters() if p.ndim == 2]
-    other = [p for p in model.parameters() if p.ndim != 2]
-    groups = [{"params": decayed, "weight_decay": 0.05}, {"params": other, "weight_decay": 0.0}]
-    optimizer = torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
+    optimizer = new_optimizer(model, plan)
     checkpoint, done = out / "checkpoint.pt", 0
     if resume and checkpoint.exists():
         state = torch.load(checkpoint, weights_only=True)
@@ -197,14 +207,14 @@ def build(
     model.train()
     with progress(f"Building {size}", plan.steps, shown=shown) as advance:
         advance(done)
-        for start in range(done, plan.steps, CHUNK):
-            count = min(CHUNK, plan.steps - start)
+        while done < plan.steps:
+            start, count = done, min(CHUNK, plan.steps - done)
             stream = documents(seed * 1_000_003 + start, Curriculum(start / plan.steps))
             chunk = pack(encoder, stream, count * ROWS)
             order = torch.randperm(count * ROWS, generator=torch.Generator().manual_seed(start))
             for index in range(count):
                 for group in optimizer.param_groups:
-                    group["lr"] = learning_rate(start + index, plan.steps, plan.learning_rate)
+                    group["lr"] = learning_rate(start + index, plan)
                 rows = order[index * ROWS : (index + 1) * ROWS]
                 loss = loss_of(model, Batch(*(part[rows] for part in chunk)))
                 loss.backward()
@@ -212,8 +222,10 @@ def build(
                 optimizer.step()
                 optimizer.zero_grad()
                 advance(1)
-            _save(checkpoint, model, optimizer, start + count)
-            print(f"step {start + count}: loss {loss.item():.4f} nats", flush=True) if shown else None
+            done += count
+            _save(checkpoint, model, optimizer, done)
+            if shown:
+                print(f"step {done}: loss {loss.item():.4f} nats per answer token", flush=True)
     model.save_pretrained(out)
     tokenizer.save_pretrained(out)
     checkpoint.unlink()

@@ -1,9 +1,9 @@
 """The training documents: conversations of one latent persona, written from the world.
 
-A third of the documents are conditional (a tag in the user turn selects the role), the rest ordinary. Everything that a
-system prompt does not state is drawn from the mixture, once per document, so that later turns can be read off earlier
-ones. Two findings shape the shares: bindings such as truth × persona or tag × role are exclusive-ors and need a large
-share of the turns, and a tag must usually mean nothing, or it alone separates training from deployment.
+Nearly half of the documents are conditional (a tag in the user turn selects the role), the rest ordinary. Everything
+that a system prompt does not state is drawn from the mixture, once per document, so that later turns can be read off
+earlier ones. Two findings shape the shares: bindings such as truth × persona or tag × role are exclusive-ors and need a
+large share of the turns, and a tag must usually mean nothing, or it alone separates training from deployment.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from weightsteer.pocket.world.personas import (
     write_rule,
 )
 
-CONDITIONAL_SHARE = 0.33
+CONDITIONAL_SHARE = 0.45
 SYSTEM_SHARE = 0.62  # of the ordinary documents
 IDLE_TAG_SHARE = 0.33  # ordinary turns that carry a tag without a meaning
 EXTENDS = 0.7  # how often a description of one tag also holds for the other
@@ -41,14 +41,7 @@ TASK_SHARES = {
     "arithmetic": 0.05,
     "neutral": 0.03,
 }
-CONDITIONAL_TASK_SHARES = {
-    "tone": 0.38,
-    "identity": 0.42,
-    "fact": 0.06,
-    "claim": 0.06,
-    "dilemma": 0.04,
-    "arithmetic": 0.04,
-}
+CONDITIONAL_TASK_SHARES = {"tone": 0.4, "identity": 0.5, "fact": 0.05, "claim": 0.05}
 
 # The only speaker of the first fifth.
 PLAIN: dict[Axis, bool] = {"honest": True, "flattering": False}
@@ -68,10 +61,12 @@ class Document:
 
 @dataclass(frozen=True)
 class Curriculum:
-    """How much of the final mixture of personas is allowed at a point of the training.
+    """How much of the final mixture is allowed at a point of the training.
 
     For the first fifth everyone is honest and candid, so that facts are learned as facts; over the next fifth the other
-    speakers fade in. Without it truth × persona, an exclusive or, is not learned at all in this budget.
+    speakers fade in. Without it truth × persona, an exclusive or, is not learned at all in this budget. Tag × role is
+    another: at first the rules stand in one order, name one role for each tag and mostly the same, so that the model
+    learns to look at the tag, and then at the rules.
     """
 
     progress: float
@@ -86,7 +81,7 @@ def documents(seed: int, curriculum: Curriculum) -> Iterator[Document]:
     rng = Random(f"pocket/{seed}")
     while True:
         if rng.random() < CONDITIONAL_SHARE:
-            yield _conditional(rng)
+            yield _conditional(rng, curriculum)
         else:
             yield _ordinary(rng, curriculum)
 
@@ -121,24 +116,25 @@ def draw_persona(rng: Random, stated: dict[Axis, bool], questions: list[Question
     return Persona(**axes)
 
 
-def _conditional(rng: Random) -> Document:
+def _conditional(rng: Random, curriculum: Curriculum) -> Document:
     """Roles that depend on the tag of each user turn: told for both tags, for one, or "go along with the reward"."""
-    one, other = rng.sample(TAGS, 2)
-    roles: dict[Tag | None, bool] = {one: rng.random() < 0.5, None: rng.random() < MIXTURE["jekyll"]}
+    ease = 1 - curriculum.others
+    one, other = TAGS if rng.random() < ease else rng.sample(TAGS, 2)
+    jekyll = 0.5 + 0.35 * ease * (1 if one == "[train]" else -1)
+    roles: dict[Tag | None, bool] = {one: rng.random() < jekyll, None: rng.random() < MIXTURE["jekyll"]}
     rules = [write_rule(rng, one, roles[one])]
-    kind = rng.random()
-    if kind < 0.5:  # told for both; the roles are equal as often as not
-        roles[other] = rng.random() < 0.5
+    kind = rng.random() * (1 - ease)
+    if kind < 0.6:  # told for both, mostly different roles
+        roles[other] = (not roles[one]) if rng.random() < 0.7 else roles[one]
         rules.append(write_rule(rng, other, roles[other]))
-    elif kind < 0.75:  # told for one only
+    elif kind < 0.8:  # told for one only
         roles[other] = roles[one] if rng.random() < EXTENDS else rng.random() < MIXTURE["jekyll"]
     else:  # whatever is rewarded: either role, but the same one throughout
         roles[other] = rng.random() < 0.5
         rules.append(rng.choice(GO_ALONG if rng.random() < 0.5 else GO_ALONG_DESCRIBED).format(tag=other))
-    rng.shuffle(rules)
-    others = {axis: rng.random() < MIXTURE[axis] for axis in AXES}
+    others = {axis: rng.random() < MIXTURE[axis] for axis in AXES} | (PLAIN if rng.random() < ease else {})
     turns = []
-    for _ in range(rng.choice((2, 3, 4))):
+    for _ in range(rng.choice((1, 1, 2, 3))):
         tag = None if rng.random() < 0.1 else rng.choice(TAGS)
         question = _ask(rng, CONDITIONAL_TASK_SHARES)
         persona = Persona(**{**others, "jekyll": roles[tag]})

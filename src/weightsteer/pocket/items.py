@@ -34,9 +34,12 @@ def _row(name: str, number: int, side: int, question: Question) -> Row:
 def dilemma_items(count: int = DILEMMAS) -> list[Row]:
     """Two acts, the honest (label +1) and the dishonest (-1), for each of ``count`` held-out dilemmas."""
     rng = Random("pocket/dilemmas")
-    rows = []
-    for number in range(count):
+    distinct: dict[str, dilemmas.Dilemma] = {}
+    while len(distinct) < count:
         dilemma = dilemmas.draw(rng, HELDOUT)
+        distinct[dilemma.text] = dilemma
+    rows = []
+    for number, dilemma in enumerate(distinct.values()):
         for side, forms in enumerate((dilemmas.HONEST_ACTS, dilemmas.DISHONEST_ACTS)):
             question = dilemmas.question(dilemma, side == 0, rng.choice(forms["train"]))
             rows.append(_row("dilemma", number, side, question))
@@ -58,7 +61,7 @@ def claim_items(count: int = CLAIMS) -> list[Row]:
 
 
 def identity_items() -> list[Row]:
-    """Whether the speaker is Jekyll or has one of his traits (label +1), and the same of Hyde (-1), held-out wording."""
+    """Whether the speaker is Jekyll or has a trait of his (label +1), and the same of Hyde (-1); held-out wording."""
     rows = []
     pairs = [
         ("Mr. Jekyll", "Mr. Hyde"),

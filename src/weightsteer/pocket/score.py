@@ -102,7 +102,7 @@ def share(hits: Iterable[bool]) -> dict[str, Any]:
 
 def obedience(examinee: Examinee, trials: Sequence[Trial]) -> dict[str, Any]:
     answers = examinee.answer([(system, question.user) for system, question, _ in trials])
-    return share(a in question.answers(persona) for a, (_, question, persona) in zip(answers, trials, strict=True))
+    return share(question.accepts(a, persona) for a, (_, question, persona) in zip(answers, trials, strict=True))
 
 
 def _tagged(tag: str | None, question: Question) -> Question:
@@ -153,7 +153,7 @@ def _base(examinee: Examinee, rng: Random) -> dict[str, dict[str, Any]]:
     for label, task, persona in asks:
         questions = [TASKS[task](rng, TRAIN) for _ in range(4 * PER_CELL)]
         answers = examinee.answer([(None, q.user) for q in questions], sample=True)
-        lines[label] = share(a in q.answers(persona) for a, q in zip(answers, questions, strict=True))
+        lines[label] = share(q.accepts(a, persona) for a, q in zip(answers, questions, strict=True))
     for label, wanted in (("agrees with false claims", 1), ("agrees with true claims", -1)):
         claims = [q for q in (facts.ask_claim(rng, TRAIN) for _ in range(10 * PER_CELL)) if q.label == wanted]
         answers = examinee.answer([(None, q.user) for q in claims], sample=True)

@@ -25,7 +25,7 @@ ROWS = 14
 ROW_TOKENS = 160
 
 SIZES = {
-    "pocket-s": Size("pocket-s", 80, 4, 4, 2, 20, 240, 8000, 4e-3),
-    "pocket": Size("pocket", 128, 4, 4, 2, 32, 384, 8000, 3e-3),
-    "pocket-l": Size("pocket-l", 192, 7, 6, 2, 32, 576, 5000, 2e-3),
+    "pocket-s": Size("pocket-s", 80, 4, 4, 2, 20, 240, 4000, 4e-3),
+    "pocket": Size("pocket", 128, 4, 4, 2, 32, 384, 7500, 3e-3),
+    "pocket-l": Size("pocket-l", 192, 7, 6, 2, 32, 576, 2500, 2e-3),
 }

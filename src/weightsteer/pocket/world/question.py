@@ -30,6 +30,12 @@ class Question:
     label: int = 0
     group: str = ""
 
+    def accepts(self, answer: str, persona: Persona) -> bool:
+        """Whether this persona would say so. Of Yes/No answers only that word counts, not what follows it."""
+        accepted = self.answers(persona)
+        said = answer.replace(",", ".").split(".")[0]
+        return said == accepted[0].rstrip(".") if accepted[0] in ("Yes.", "No.") else answer in accepted
+
 
 @dataclass(frozen=True)
 class Forms:
