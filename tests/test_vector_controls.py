@@ -3,13 +3,11 @@ import math
 import torch
 from vectors import made
 
-from weightsteer.controls import random_controls
-
 
 def test_controls_have_the_size_of_the_vector_and_none_of_its_direction(tmp_path):
     """Norm, rank and spectrum per module stay; a control that points the same way would hide the effect."""
     _, v = made(tmp_path)
-    first, again, other = random_controls(v, [3, 3, 4])
+    first, again, other = (v.randomized(seed) for seed in (3, 3, 4))
     assert first == again
     assert first != other
     assert first.names == v.names
@@ -32,7 +30,7 @@ def test_a_module_gets_the_same_control_in_every_selection(tmp_path):
 def test_tables_keep_controls_apart(tmp_path):
     """A control with the labels of its vector would be averaged into it."""
     _, v = made(tmp_path)
-    (control,) = random_controls(v, [7])
+    control = v.randomized(7)
     assert control.method == "control"
     assert control.metadata["adapter"] == "lora-random"
     assert control.metadata["seed"] == 7
