@@ -1,0 +1,158 @@
+"""Verdicts: words follow from intervals only."""
+
+from typing import Any
+
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rows import synthetic
+
+from weightsteer.audit import estimate, headline, headline_strengths, label, number, share, signed, verdict
+from weightsteer.stats import summarize
+
+
+def line(along: tuple[float, float], common: tuple[float, float] = (-0.1, 0.1), /, **other: Any) -> dict[str, Any]:
+    """A line of a summary with these intervals."""
+    made: dict[str, Any] = {
+        "alpha": 1.0,
+        "n": 80,
+        "clusters": 40,
+        "seeds": 3,
+        "positives": 40,
+        "nan": 0,
+        "mde": 0.31,
+    }
+    intervals = {
+        "discrimination": along,
+        "bias": common,
+        "pmass": (0.97, 0.99),
+        "pmass_change": (-0.01, 0.0),
+    }
+    for name, (low, high) in {**intervals, **other.pop("intervals", {})}.items():
+        made |= {name: (low + high) / 2, f"{name}_low": low, f"{name}_high": high}
+    return {**made, **other}
+
+
+@pytest.mark.parametrize(
+    ("given_line", "words"),
+    [
+        (line((2.7, 3.4)), "steers: discrimination +3.05 [2.70, 3.40]"),
+        (line((-3.4, -2.7), alpha=-1.0), "steers: discrimination −3.05 [−3.40, −2.70]"),
+        (line((-3.4, -2.7)), "wrong direction: discrimination −3.05 [−3.40, −2.70]"),
+        (line((2.7, 3.4), alpha=-0.5), "wrong direction: discrimination +3.05 [2.70, 3.40]"),
+        (
+            line((2.7, 3.4), (0.2, 0.4)),
+            "steers: discrimination +3.05 [2.70, 3.40]; bias +0.30 [0.20, 0.40]",
+        ),
+        (
+            line((0.1, 0.4), (-5.0, -4.0)),
+            "steers, but moves Yes-saying more: discrimination +0.25 [0.10, 0.40]; bias −4.50 [−5.00, −4.00]",
+        ),
+        (
+            line((-0.4, -0.1), (4.0, 5.0)),
+            "wrong direction, and moves Yes-saying more: discrimination −0.25 [−0.40, −0.10]; bias +4.50 [4.00, 5.00]",
+        ),
+        (
+            line((-0.1, 0.2), (1.0, 2.0)),
+            "moves Yes-saying only: bias +1.50 [1.00, 2.00]; discrimination +0.05 [−0.10, 0.20]",
+        ),
+        (
+            line((-0.1, 0.2)),
+            "not separable at this n: discrimination +0.05 [−0.10, 0.20]; "
+            "effects under 0.31 nats would go unseen (40 clusters, 3 seeds)",
+        ),
+        (
+            line((2.7, 3.4), intervals={"pmass": (0.38, 0.44), "pmass_change": (-0.6, -0.5)}),
+            "format damage: pmass 0.41 [0.38, 0.44]; discrimination +3.05 [2.70, 3.40]",
+        ),
+        # A base without the mass is not damaged by the vector; nor is one whose interval reaches the gate.
+        (line((2.7, 3.4), intervals={"pmass": (0.38, 0.44)}), "steers: discrimination +3.05 [2.70, 3.40]"),
+        (
+            line((2.7, 3.4), intervals={"pmass": (0.8, 0.91), "pmass_change": (-0.2, -0.1)}),
+            "steers: discrimination +3.05 [2.70, 3.40]",
+        ),
+        (line((2.7, 3.4), nan=2), "undefined: 2 of 240 rows are NaN"),
+        (line((2.7, 3.4), alpha=0.0), "base"),
+        (
+            line((2.7, 3.4), discrimination=None, positives=80),
+            "not identifiable: all 80 rows have label +1; behaviour and Yes-saying are one",
+        ),
+        (
+            line((2.7, 3.4), discrimination_low=None, discrimination_high=None),
+            "no interval: all 80 rows are one cluster; discrimination +3.05",
+        ),
+    ],
+)
+def test_each_case_has_its_words(given_line: dict[str, Any], words: str) -> None:
+    """A reader acts on these words: each must appear exactly when its intervals say so."""
+    assert verdict(given_line) == words
+
+
+@settings(max_examples=50, deadline=None)
+@given(point=st.floats(-9, 9), low=st.floats(-2, 2), width=st.floats(0.01, 2), alpha=st.sampled_from([-1.0, 1.0]))
+def test_point_estimates_have_no_say(point: float, low: float, width: float, alpha: float) -> None:
+    """A verdict that moved with the point estimate would call noise a finding."""
+    held = line((low, low + width), alpha=alpha)
+    held["verdict"] = verdict(held)
+    moved = {**held, "discrimination": point, "bias": point, "pmass": abs(point) / 9}
+    moved["verdict"] = verdict(moved)
+    assert label(held) == label(moved)
+
+
+@pytest.mark.parametrize(
+    ("truth", "words"),
+    [
+        ({"discrimination": 1.0}, ["steers", "base", "steers"]),
+        ({"discrimination": -1.0}, ["wrong direction", "base", "wrong direction"]),
+        ({"bias": 2.0}, ["moves Yes-saying only", "base", "moves Yes-saying only"]),
+        ({}, ["not separable at this n", "base", "not separable at this n"]),
+        ({"discrimination": 1.0, "damage": 0.5}, ["format damage", "base", "format damage"]),
+        ({"discrimination": 0.3, "bias": 3.0}, ["steers, but moves Yes-saying more", "base"] * 2),
+    ],
+)
+def test_known_vectors_get_their_name(truth: dict[str, float], words: list[str]) -> None:
+    """From rows to words: a vector made to do one thing must be called that thing, over three seeds."""
+    summary = summarize(synthetic(seeds=(0, 1, 2), between_seeds=0.05, **truth), resamples=500)  # type: ignore[arg-type]
+    assert [label(row) for row in summary.iter_rows(named=True)] == words[:3]
+
+
+def test_numbers_are_written_for_reading() -> None:
+    """A minus that is a hyphen, a −0.00 or a missing NaN would be misread."""
+    written = [number(x) for x in (-1.234, 0.001, -0.001, None, float("nan"), 12.0)]
+    assert written == ["−1.23", "0.00", "0.00", "–", "NaN", "+12.00"]
+    assert number(-12.34, 1) == "−12.3"
+    assert share(line((0, 1)), "pmass") == "0.98 [0.97, 0.99]"
+    assert estimate({"x": 1.0, "x_low": float("nan"), "x_high": float("nan")}, "x") == "+1.00"
+    assert estimate({"x": -14.48, "x_low": -14.62, "x_high": 0.0}, "x") == "−14.5 [−14.6, 0.0]"
+    assert [signed(alpha) for alpha in (1.0, -0.5, 0.0)] == ["+1", "−0.5", "0"]
+
+
+def test_headline_names_every_evaluation_and_both_directions() -> None:
+    """The first sentence a reader sees must hold for all evaluations, and put a control after the vector."""
+    quiet = {"clusters": 30, "noise": 0.1, "between_clusters": 0.1}
+    rows = pl.concat(
+        [
+            synthetic(method="control", draw=3, **quiet),  # type: ignore[arg-type]
+            synthetic(discrimination=1, **quiet),  # type: ignore[arg-type]
+            synthetic(bias=2, evaluation="claims", draw=1, **quiet),  # type: ignore[arg-type]
+            synthetic(discrimination=1, evaluation="facts", draw=2, **quiet),  # type: ignore[arg-type]
+        ]
+    )
+    first, control = headline(summarize(rows, resamples=200))
+    assert first == (
+        "At α = ±1 the honesty vector (lora) moves nothing but Yes-saying on claims and steers dilemmas and facts."
+    )
+    assert control == ("At α = ±1 a random vector of the same norms (lora) cannot be told from no effect on dilemmas.")
+    halved = rows.filter(pl.col("method") == "weight").with_columns(
+        logratio=pl.when((pl.col("alpha") < 0) & (pl.col("eval") == "facts")).then(0.0).otherwise("logratio")
+    )
+    (uneven,) = headline(summarize(halved.filter(pl.col("eval") != "claims"), resamples=200))
+    assert uneven.startswith("At α = +1 the honesty vector (lora) steers dilemmas and facts; at α = −1 it ")
+
+
+def test_headline_strength_is_chosen_before_looking() -> None:
+    """The strength with the largest effect would be a choice after the fact."""
+    assert headline_strengths(pl.DataFrame({"alpha": [-2.0, -1.0, 0.0, 0.5, 1.0, 4.0]})) == [1.0, -1.0]
+    assert headline_strengths(pl.DataFrame({"alpha": [-3.0, -2.0, 0.0, 0.25, 0.5]})) == [0.25, -2.0]
+    assert headline_strengths(pl.DataFrame({"alpha": [0.0]})) == []
