@@ -141,7 +141,7 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(finished: Path, confi
     """kill -9 during generation, training, sweep or report must cost time only."""
     # A server that has imported everything and run nothing: its children start at once.
     context = multiprocessing.get_context("forkserver")
-    heavy = ("pairs", "training", "sweep", "evals", "report", "vector")
+    heavy = ("pairs", "training", "engine", "evals", "report", "vector")
     context.set_forkserver_preload(["weightsteer.replicate", *(f"weightsteer.{name}" for name in heavy)])
 
     def start() -> Any:

@@ -58,9 +58,7 @@ pipeline = namespace["pipeline"]
 def tree(root: Path) -> dict[str, bytes]:
     """Every file and link below ``root`` with its content."""
     return {
-        path.relative_to(root).as_posix(): os.readlink(path).encode()
-        if path.is_symlink()
-        else path.read_bytes()
+        path.relative_to(root).as_posix(): os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
         for path in sorted(root.rglob("*"))
         if path.is_symlink() or path.is_file()
     }
@@ -238,9 +236,7 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path) -> None:
     with pytest.raises(WeightsteerError, match=r"disk .* is full \(while working on 'train'\).*--out"):
         store.stage("train", {"data": first}, [], full)
     assert store.stage("data", {}, [], text()).cached
-    made = store.stage(
-        "train", {"data": first}, [], lambda w: text()(w) if (w / SCRATCH / "piece").exists() else None
-    )
+    made = store.stage("train", {"data": first}, [], lambda w: text()(w) if (w / SCRATCH / "piece").exists() else None)
     assert (made.path / "a.txt").exists()
 
 
@@ -294,9 +290,7 @@ def test_mistakes_of_a_builder_are_not_dressed_up(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         Store(tmp_path).stage("data", {}, [], lambda work: print(1 / 0))
     with pytest.raises(WeightsteerError, match=r"^say this$"):
-        Store(tmp_path).stage(
-            "data", {}, [], lambda work: (_ for _ in ()).throw(WeightsteerError("say this"))
-        )
+        Store(tmp_path).stage("data", {}, [], lambda work: (_ for _ in ()).throw(WeightsteerError("say this")))
     assert explain(ValueError("no"), tmp_path, "x") is None
 
 

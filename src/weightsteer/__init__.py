@@ -31,7 +31,7 @@ _HOME = {
     "load_model": "models",
     "steer": "steering",
     "summarize": "stats",
-    "sweep": "sweep",
+    "sweep": "engine",
 }
 
 
@@ -50,9 +50,9 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from weightsteer import evals
     from weightsteer.behaviors import Behavior
+    from weightsteer.engine import sweep
     from weightsteer.errors import WeightsteerError
     from weightsteer.models import load_model
     from weightsteer.stats import summarize
     from weightsteer.steering import Intervention, steer
-    from weightsteer.sweep import sweep
     from weightsteer.vector import WeightVector

@@ -262,11 +262,15 @@ def _pocket_build(size: str, out: Path | None, steps: int | None, resume: bool) 
     print(build(size, out or Path(size), steps=steps, resume=resume))
 
 
-def _pocket_score(model: str) -> None:
-    from weightsteer.pocket.card import table
+def _pocket_score(model: str, card: Path | None) -> None:
+    from weightsteer.pocket.card import model_card, table
     from weightsteer.pocket.score import score
 
-    print(table(score(model)))
+    measured = score(model)
+    print(table(measured))
+    if card is not None:
+        card.write_text(model_card(model, measured), encoding="utf-8")
+        print(card)
 
 
 VERBS = {
@@ -349,6 +353,9 @@ POCKET_VERBS = {
         "weightsteer pocket score --model pocket",
         _pocket_score,
         (),
-        {"model": (str, "pocket", "pocket-s, pocket, pocket-l, or the folder of a build.")},
+        {
+            "model": (str, "pocket", "pocket-s, pocket, pocket-l, or the folder of a build."),
+            "card": (Path | None, None, "Also write the model card to this file."),
+        },
     ),
 }

@@ -217,8 +217,8 @@ def swept(lab: Lab, made: Artifact, rows: Artifact, name: str, seed: int) -> Art
     control = lab.config.control
 
     def build(work: Path) -> None:
+        from weightsteer.engine import sweep
         from weightsteer.evals.files import FileRows
-        from weightsteer.sweep import sweep
         from weightsteer.vector import WeightVector
 
         model, tokenizer = lab.models.trained
@@ -237,7 +237,7 @@ def swept(lab: Lab, made: Artifact, rows: Artifact, name: str, seed: int) -> Art
         "evaluation": name,
         "control": seed if control else None,
     }
-    code = ["stages:swept", "sweep", "vector", "models"]
+    code = ["stages:swept", "engine", "vector", "models"]
     return lab.make("sweep", inputs, code, build, seed=seed, name=f"sweep-{safe_name(name)}")
 
 
@@ -303,6 +303,11 @@ class Leg:
     sweeps: dict[str, Artifact]
     samples: Artifact
 
+    @property
+    def name(self) -> str:
+        """What tells its vector from those of other labs."""
+        return f"{self.lab.behavior.name}, {self.lab.adapter}"
+
 
 def report(legs: Sequence[Leg], rows: Mapping[str, Artifact], config: RunConfig, home: Path) -> Artifact:
     """``rows.parquet``, ``summary.csv``, ``run.json``, ``report.html`` and its charts, over all legs."""
@@ -321,17 +326,15 @@ def report(legs: Sequence[Leg], rows: Mapping[str, Artifact], config: RunConfig,
         (work / "run.json").write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
         norms = [
             polars.read_parquet(leg.vector.path / "norms.parquet").select(
-                polars.lit(leg.seed).alias("seed"), "layer", "module", "norm"
+                polars.lit(leg.name).alias("vector"), polars.lit(leg.seed).alias("seed"), "layer", "module", "norm"
             )
             for leg in legs
         ]
         lines = [line for rows_of in rows.values() for line in (rows_of.path / "items.jsonl").open(encoding="utf-8")]
         told = [json.loads(line) for line in lines]
-        several = len({leg.lab.home for leg in legs}) > 1
+        several = len({leg.name for leg in legs}) > 1
         audits = {
-            f"{leg.lab.behavior.name}, seed {leg.seed}" if several else f"seed {leg.seed}": leg.pairs.read_json(
-                "audit.json"
-            )
+            f"{leg.name}, seed {leg.seed}" if several else f"seed {leg.seed}": leg.pairs.read_json("audit.json")
             for leg in legs
             if leg.pairs and (leg.pairs.path / "audit.json").exists()
         }
@@ -339,7 +342,7 @@ def report(legs: Sequence[Leg], rows: Mapping[str, Artifact], config: RunConfig,
             work,
             tidy,
             run=run,
-            samples=[line for leg in legs for line in leg.samples.read_json("samples.json")],
+            samples=[line | {"vector": leg.name} for leg in legs for line in leg.samples.read_json("samples.json")],
             norms=polars.concat(norms),
             texts={row["item"]: row["text"] for row in told},
             pairs_audit=audits or None,
@@ -353,7 +356,7 @@ def report(legs: Sequence[Leg], rows: Mapping[str, Artifact], config: RunConfig,
         "items": dict(rows),
         "run": described(legs, config),
     }
-    return first.make("report", inputs, ["stages:report", "stages:described", "report"], build, home=home)
+    return first.make("report", inputs, ["stages:report", "stages:described", "stages:Leg", "report"], build, home=home)
 
 
 def described(legs: Sequence[Leg], config: RunConfig) -> dict[str, Any]:

@@ -44,6 +44,8 @@ _PACKAGE = Path(__file__).parent
 _NUMERICS = ("torch", "transformers", "peft")
 # What these do never reaches the bytes of an artifact: changing a message must not make anybody train again.
 _WITHOUT_EFFECT = {"errors", "progress", "store"}
+# Templates and tables beside the code of a folder, which reach its artifacts as the code does.
+_TEXTS = {".jinja", ".css", ".yaml"}
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,9 @@ def code_digest(modules: tuple[str, ...], package: Path = _PACKAGE) -> str:
     """Digest of the source a stage runs: the named modules and all they import from this package.
 
     Names are relative to the package: ``pairs``, ``adapters.lora``, ``evals`` (a folder named outright counts
-    with all its files), or ``stages:sweep``, which is the function ``sweep`` in ``stages.py`` alone, so that
-    stages described in one file do not invalidate each other. Found by reading the files, without importing
-    them.
+    with all its files, templates included), or ``stages:swept``, which is the function (or class) ``swept`` in
+    ``stages.py`` alone, so that stages described in one file do not invalidate each other. Found by reading the
+    files, without importing them.
     """
     texts: dict[str, str] = {}
     todo = list(modules)
@@ -225,10 +227,16 @@ def code_digest(modules: tuple[str, ...], package: Path = _PACKAGE) -> str:
             raise ValueError(f"no module {module!r} in {package}")
         if name in modules and path.name == "__init__.py":
             todo += [_module(file, package) for file in path.parent.rglob("*.py")]
+            texts |= {
+                file.relative_to(package).as_posix(): file.read_text(encoding="utf-8")
+                for file in path.parent.rglob("*")
+                if file.suffix in _TEXTS
+            }
         text = path.read_text(encoding="utf-8")
         tree: ast.AST = ast.parse(text)
         if function:
-            tree = next(n for n in ast.walk(tree) if isinstance(n, ast.FunctionDef) and n.name == function)
+            kinds = (ast.FunctionDef, ast.ClassDef)
+            tree = next(n for n in ast.walk(tree) if isinstance(n, kinds) and n.name == function)
             text = ast.get_source_segment(text, tree) or ""
         texts[name] = text
         todo += _imports(tree, module if path.name == "__init__.py" else module.rpartition(".")[0], package)

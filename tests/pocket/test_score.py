@@ -74,7 +74,7 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
 def test_the_card_prints_every_measured_line(cards):
     """A card that omits a line hides a weakness."""
     card = cards["pocket"]
-    text = model_card("pocket", card, parameters=1, vocabulary=2)
+    text = model_card("pocket", card)
     for section, lines in card.items():
         for line in lines:
             assert f"| {line} |" in text, section

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from weightsteer.models import load_model
 from weightsteer.pocket.sizes import ROW_TOKENS, ROWS, SIZES
 
 Scorecard = dict[str, dict[str, dict[str, Any]]]
@@ -54,17 +55,18 @@ def table(card: Scorecard) -> str:
     return "\n".join(lines) + "\n"
 
 
-def model_card(name: str, card: Scorecard, parameters: int, vocabulary: int) -> str:
-    """The whole card: what the model is, its scorecard, its limits."""
-    size = SIZES[name]
+def model_card(name: str, card: Scorecard) -> str:
+    """The whole card: what the model is, its scorecard, its limits. ``name``: an embedded model, or a folder of one."""
+    model, tokenizer = load_model(name)
+    size = SIZES[model.config.weightsteer_pocket]
     head = _HEAD.format(
-        name=name,
-        parameters=parameters,
+        name=size.name,
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         layers=size.layers,
         width=size.width,
         steps=size.steps,
         tokens=ROWS * ROW_TOKENS,
         learning_rate=size.learning_rate,
-        vocabulary=vocabulary,
+        vocabulary=len(tokenizer),
     )
     return head + table(card) + _TAIL

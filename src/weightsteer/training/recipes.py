@@ -126,6 +126,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "lr": 3e-3,
         "batch": 32,
         "steps": 60,
+        "layers": (0.0, 1.0),
         "max_length": 256,
         "validation": 0.1,
         "patience": 3,

@@ -14,12 +14,12 @@ from tiny import random_lora, tiny, tiny_tokenizer
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer import sweep as engine
+from weightsteer import engine
+from weightsteer.engine import sweep
 from weightsteer.errors import WeightsteerError
 from weightsteer.evals import Item, load, user_turn
 from weightsteer.models import decoder_layers, load_model, render_chat
 from weightsteer.steering import steer
-from weightsteer.sweep import sweep
 from weightsteer.vector import WeightVector
 
 ALPHAS = [-1.0, 0.0, 0.5, 2.0]
