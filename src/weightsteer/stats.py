@@ -27,6 +27,7 @@ from weightsteer.errors import WeightsteerError
 
 GROUP = ["model", "behavior", "method", "adapter", "eval"]
 REQUIRED = [*GROUP, "seed", "alpha", "item", "cluster", "label", "logratio", "pmass"]
+PROBABILITIES = ("auc", "pmass")
 INTERVALS = ("discrimination", "bias", "auc", "pmass", "pmass_change", "si")
 
 
@@ -245,7 +246,10 @@ def _lines(grid: _Grid, draws: Bootstrap) -> Iterator[dict[str, Any]]:
             line[name] = float(per_seed[0].mean()) if applies[name] else None
             if name in INTERVALS:
                 pooled = draws.pooled(per_seed, clusters) if applies[name] and clusters > 1 else None
-                line[f"{name}_low"], line[f"{name}_high"] = (None, None) if pooled is None else interval(pooled)
+                low, high = (None, None) if pooled is None else interval(pooled)
+                if name in PROBABILITIES and low is not None and high is not None:
+                    low, high = max(low, 0.0), min(high, 1.0)  # widened intervals need not end within the range
+                line[f"{name}_low"], line[f"{name}_high"] = low, high
                 if name == "discrimination":
                     line["mde"] = None if pooled is None else detectable(pooled)
             if name == "pmass":

@@ -5,6 +5,7 @@ of fixed length under a block-diagonal causal mask, so no token is padding to sp
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import islice
 from math import cos, pi
@@ -173,6 +174,16 @@ def new_optimizer(model: nn.Module, plan: Size) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=plan.learning_rate, betas=(0.9, 0.98), fused=True)
 
 
+@contextmanager
+def flushed_denormals() -> Iterator[None]:
+    """Once attention is sharp, many of its gradients are denormal, which makes a step on a CPU four times as slow."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)  # the setting is the whole process's
+
+
 def build(
     size: str,
     out: Path,
@@ -191,8 +202,6 @@ def build(
     if size not in SIZES:
         raise unknown("pocket size", size, SIZES)
     plan = SIZES[size] if steps is None else replace(SIZES[size], steps=steps)
-    # Once attention is sharp, a large share of its gradients is denormal, which costs most of the time on a CPU.
-    torch.set_flush_denormal(True)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(vocabulary_texts())
     model = new_model(plan, tokenizer, seed)
@@ -203,10 +212,10 @@ def build(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["step"]
-    encoder = Encoder(tokenizer)
-    model.train()
-    with progress(f"Building {size}", plan.steps, shown=shown) as advance:
+    with flushed_denormals(), progress(f"Building {size}", plan.steps, shown=shown) as advance:
         advance(done)
+        encoder = Encoder(tokenizer)
+        model.train()
         while done < plan.steps:
             start, count = done, min(CHUNK, plan.steps - done)
             stream = documents(seed * 1_000_003 + start, Curriculum(start / plan.steps))
