@@ -184,6 +184,7 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)  # the setting is the whole process's
 
 
+@flushed_denormals()  # from the start: threads inherit the setting when they are made
 def build(
     size: str,
     out: Path,
@@ -212,7 +213,7 @@ def build(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["step"]
-    with flushed_denormals(), progress(f"Building {size}", plan.steps, shown=shown) as advance:
+    with progress(f"Building {size}", plan.steps, shown=shown) as advance:
         advance(done)
         encoder = Encoder(tokenizer)
         model.train()
