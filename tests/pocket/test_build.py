@@ -9,7 +9,17 @@ import torch
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import family, load_model
 from weightsteer.pocket import build as building
-from weightsteer.pocket.build import Batch, Encoder, build, learning_rate, loss_of, new_model, pack, vocabulary_texts
+from weightsteer.pocket.build import (
+    Batch,
+    Encoder,
+    build,
+    grown_model,
+    learning_rate,
+    loss_of,
+    new_model,
+    pack,
+    vocabulary_texts,
+)
 from weightsteer.pocket.corpus import Curriculum, documents
 from weightsteer.pocket.sizes import ROW_TOKENS, SIZES
 from weightsteer.pocket.tokenizer import build_tokenizer
@@ -94,3 +104,16 @@ def test_learning_rate_warms_up_and_decays():
     assert rates[0] == pytest.approx(0.01)
     assert max(rates) == rates[99] == 1.0
     assert rates[-1] < 0.02
+
+
+def test_a_grown_model_computes_what_its_base_does(tokenizer):
+    """Growth must start from what the smaller model knows, not from noise."""
+    base = new_model(SIZES["pocket"], tokenizer, seed=1).eval()
+    grown = grown_model(base, SIZES["pocket-l"], tokenizer, seed=2).eval()
+    ids = torch.tensor([tokenizer.encode("What color is a banana?", add_special_tokens=False)])
+    with torch.no_grad():
+        assert torch.allclose(base(ids).logits, grown(ids).logits, atol=1e-6)
+    batch = pack(Encoder(tokenizer), documents(5, Curriculum(1.0)), rows=2)
+    grown.train()
+    loss_of(grown, batch).backward()
+    assert all(layer.mlp.down_proj.weight.grad.abs().max() > 0 for layer in grown.model.layers)

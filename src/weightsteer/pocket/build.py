@@ -145,6 +145,27 @@ def new_model(size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen
     return Qwen3ForCausalLM(config)
 
 
+def grown_model(
+    base: Qwen3ForCausalLM, size: Size, tokenizer: PreTrainedTokenizerFast, seed: int
+) -> Qwen3ForCausalLM:
+    """A deeper model that computes what ``base`` does: after each of its layers, new ones that add nothing yet.
+
+    A new layer adds nothing because its two output projections are zero; they, and then the rest of it, learn from there.
+    """
+    model = new_model(size, tokenizer, seed)
+    old = base.model.layers
+    group = size.layers // len(old)
+    model.model.embed_tokens.load_state_dict(base.model.embed_tokens.state_dict())
+    model.model.norm.load_state_dict(base.model.norm.state_dict())
+    for number, layer in enumerate(model.model.layers):
+        if number % group == 0:
+            layer.load_state_dict(old[number // group].state_dict())
+        else:
+            nn.init.zeros_(layer.self_attn.o_proj.weight)
+            nn.init.zeros_(layer.mlp.down_proj.weight)
+    return model
+
+
 def loss_of(model: nn.Module, batch: Batch) -> Tensor:
     """Weighted mean cross-entropy in nats per assistant token."""
     ids, positions, owners, weights = batch
@@ -196,7 +217,8 @@ def build(
 ) -> Path:
     """Train ``size`` into the folder ``out`` (Hugging Face format) and return it.
 
-    ``steps`` replaces the length of the recipe; the curriculum and the schedule shrink with it.
+    ``steps`` replaces the length of the recipe; the curriculum and the schedule shrink with it. A size that is grown
+    from another one builds that first, in a folder of ``out``, unless it is there.
     ``out/checkpoint.pt`` is written every 250 steps and removed at the end; with ``resume`` a build goes on from it.
     Raises WeightsteerError for an unknown size.
     """
@@ -205,7 +227,13 @@ def build(
     plan = SIZES[size] if steps is None else replace(SIZES[size], steps=steps)
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(vocabulary_texts())
-    model = new_model(plan, tokenizer, seed)
+    if plan.grown_from is None:
+        model = new_model(plan, tokenizer, seed)
+    else:
+        base = out / plan.grown_from
+        if not (base / "model.safetensors").exists():
+            build(plan.grown_from, base, seed=seed, shown=shown)
+        model = grown_model(Qwen3ForCausalLM.from_pretrained(base), plan, tokenizer, seed)
     optimizer = new_optimizer(model, plan)
     checkpoint, done = out / "checkpoint.pt", 0
     if resume and checkpoint.exists():
@@ -219,7 +247,7 @@ def build(
         model.train()
         while done < plan.steps:
             start, count = done, min(CHUNK, plan.steps - done)
-            stream = documents(seed * 1_000_003 + start, Curriculum(start / plan.steps))
+            stream = documents(seed * 1_000_003 + start, Curriculum(1.0 if plan.grown_from else start / plan.steps))
             chunk = pack(encoder, stream, count * ROWS)
             order = torch.randperm(count * ROWS, generator=torch.Generator().manual_seed(start))
             for index in range(count):

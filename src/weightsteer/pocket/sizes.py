@@ -19,6 +19,8 @@ class Size:
     mlp_width: int
     steps: int
     learning_rate: float
+    grown_from: str | None = None
+    """A smaller size of the same width: its layers come first in each group, the new ones start as the identity."""
 
 
 ROWS = 14
@@ -27,5 +29,5 @@ ROW_TOKENS = 160
 SIZES = {
     "pocket-s": Size("pocket-s", 80, 4, 4, 2, 20, 240, 4000, 4e-3),
     "pocket": Size("pocket", 128, 4, 4, 2, 32, 384, 7500, 3e-3),
-    "pocket-l": Size("pocket-l", 192, 7, 6, 2, 32, 576, 2500, 2e-3),
+    "pocket-l": Size("pocket-l", 128, 16, 4, 2, 32, 384, 500, 1e-3, grown_from="pocket"),
 }
