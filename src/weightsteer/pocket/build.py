@@ -150,7 +150,7 @@ def grown_model(
 ) -> Qwen3ForCausalLM:
     """A deeper model that computes what ``base`` does: after each of its layers, new ones that add nothing yet.
 
-    A new layer adds nothing because its two output projections are zero; they, and then the rest of it, learn from there.
+    A new layer adds nothing because its two output projections are zero; they learn first, and then the rest of it.
     """
     model = new_model(size, tokenizer, seed)
     old = base.model.layers
