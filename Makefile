@@ -14,7 +14,7 @@ demo: $(STAMP)
 	$(BIN)/weightsteer replicate
 
 test: $(STAMP)
-	$(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,27 @@
+"""The claim of the README on the shipped model: if this fails, the demo no longer shows what it says."""
+
+import polars as pl
+
+from weightsteer.config import Generation, RunConfig
+from weightsteer.replicate import replicate
+from weightsteer.stats import summarize
+
+
+def test_a_vector_from_facts_steers_dilemmas_in_every_seed(tmp_path):
+    """Trained on open factual questions only, it moves held-out dilemmas both ways, and Yes-saying hardly."""
+    config = RunConfig(
+        evals=("dilemmas",), alphas=(-1, 0, 1), prompts=1, resamples=500, generation=Generation(samples=5)
+    )
+    rows = pl.read_parquet(replicate(config, tmp_path).path / "rows.parquet")
+    lines = summarize(rows, by_seed=True, resamples=500)
+    steered = lines.filter(pl.col("method") == "weight")
+    up, down = steered.filter(pl.col("alpha") == 1), steered.filter(pl.col("alpha") == -1)
+    assert up["seed"].to_list() == down["seed"].to_list() == [0, 1, 2]
+    assert up["discrimination_low"].min() > 0
+    assert down["discrimination_high"].max() < 0
+    assert (steered.filter(pl.col("alpha") != 0)["bias"].abs() < 0.5).all()
+    assert steered["pmass"].min() > 0.95
+    # at alpha 0 there are rows on either side, so that both directions have something to flip
+    assert 0.15 < up["cho"].sum() / (up["cho"].sum() + up["rej"].sum()) < 0.85
+    drawn = lines.filter((pl.col("method") == "control") & (pl.col("alpha") != 0))
+    assert drawn["discrimination"].abs().max() < 0.5 * up["discrimination"].min()
