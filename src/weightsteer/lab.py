@@ -50,6 +50,8 @@ class ModelIdentity:
         return cls(shown, "pocket" if pocket else "general", digest_of({f.name: _content(f) for f in files}))
 
 
+# Below so many parameters the arithmetic of one step is shorter than the synchronisation of two threads.
+SMALL = 10_000_000
 _MODEL_FILES = {".safetensors", ".bin", ".json", ".jinja", ".model", ".txt"}
 
 
@@ -96,12 +98,19 @@ class Models:
         return self._load(str(self._config.generator))
 
     def _load(self, name: str) -> Loaded:
+        import torch
         from transformers.utils.logging import disable_progress_bar
 
         from weightsteer.models import load_model
 
         disable_progress_bar()  # by now the files are here: what it would show is the reading of a local file
-        return load_model(name, device=self._config.device, dtype=self._config.dtype)
+        model, tokenizer = load_model(name, device=self._config.device, dtype=self._config.dtype)
+        alone = self.generator_identity == self.trained_identity
+        if alone and model.device.type == "cpu" and model.num_parameters() < SMALL:
+            # Threads that share so little work only wait for each other, on a busy machine for minutes; and
+            # with one of them the bytes do not depend on the number of cores.
+            torch.set_num_threads(1)
+        return model, tokenizer
 
 
 class Lab:

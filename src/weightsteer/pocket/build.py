@@ -145,9 +145,7 @@ def new_model(size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen
     return Qwen3ForCausalLM(config)
 
 
-def grown_model(
-    base: Qwen3ForCausalLM, size: Size, tokenizer: PreTrainedTokenizerFast, seed: int
-) -> Qwen3ForCausalLM:
+def grown_model(base: Qwen3ForCausalLM, size: Size, tokenizer: PreTrainedTokenizerFast, seed: int) -> Qwen3ForCausalLM:
     """A deeper model that computes what ``base`` does: after each of its layers, new ones that add nothing yet.
 
     A new layer adds nothing because its two output projections are zero; they learn first, and then the rest of it.
