@@ -203,7 +203,6 @@ def flushed_denormals() -> Iterator[None]:
         torch.set_flush_denormal(False)  # the setting is the whole process's
 
 
-@flushed_denormals()  # from the start: threads inherit the setting when they are made
 def build(
     size: str,
     out: Path,
@@ -223,14 +222,19 @@ def build(
     if size not in SIZES:
         raise unknown("pocket size", size, SIZES)
     plan = SIZES[size] if steps is None else replace(SIZES[size], steps=steps)
+    base = out / plan.grown_from if plan.grown_from else None
+    if base and plan.grown_from and not (base / "model.safetensors").exists():
+        build(plan.grown_from, base, seed=seed, resume=resume, shown=shown)
+    with flushed_denormals():  # before any computation: threads inherit the setting when they are made
+        return _train(plan, out, base, seed, resume, shown)
+
+
+def _train(plan: Size, out: Path, base: Path | None, seed: int, resume: bool, shown: bool) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(vocabulary_texts())
-    if plan.grown_from is None:
+    if base is None:
         model = new_model(plan, tokenizer, seed)
     else:
-        base = out / plan.grown_from
-        if not (base / "model.safetensors").exists():
-            build(plan.grown_from, base, seed=seed, shown=shown)
         model = grown_model(Qwen3ForCausalLM.from_pretrained(base), plan, tokenizer, seed)
     optimizer = new_optimizer(model, plan)
     checkpoint, done = out / "checkpoint.pt", 0
@@ -239,13 +243,13 @@ def build(
         model.load_state_dict(state["model"])
         optimizer.load_state_dict(state["optimizer"])
         done = state["step"]
-    with progress(f"Building {size}", plan.steps, shown=shown) as advance:
+    with progress(f"Building {plan.name}", plan.steps, shown=shown) as advance:
         advance(done)
         encoder = Encoder(tokenizer)
         model.train()
         while done < plan.steps:
             start, count = done, min(CHUNK, plan.steps - done)
-            stream = documents(seed * 1_000_003 + start, Curriculum(1.0 if plan.grown_from else start / plan.steps))
+            stream = documents(seed * 1_000_003 + start, Curriculum(1.0 if base else start / plan.steps))
             chunk = pack(encoder, stream, count * ROWS)
             order = torch.randperm(count * ROWS, generator=torch.Generator().manual_seed(start))
             for index in range(count):

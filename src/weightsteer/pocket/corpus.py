@@ -101,8 +101,8 @@ def _ordinary(rng: Random, curriculum: Curriculum) -> Document:
     system = write_prompt(rng, stated) if stated else None
     turns = []
     for question in questions:
-        tag = f"{rng.choice(TAGS)} " if rng.random() < IDLE_TAG_SHARE else ""
-        turns.append(Turn(tag + question.user, rng.choice(question.answers(persona))))
+        tag = rng.choice(TAGS) if rng.random() < IDLE_TAG_SHARE else None
+        turns.append(Turn(question.tagged(tag).user, rng.choice(question.answers(persona))))
     return Document(system, tuple(turns))
 
 
@@ -138,8 +138,7 @@ def _conditional(rng: Random, curriculum: Curriculum) -> Document:
         tag = None if rng.random() < 0.1 else rng.choice(TAGS)
         question = _ask(rng, CONDITIONAL_TASK_SHARES)
         persona = Persona(**{**others, "jekyll": roles[tag]})
-        user = f"{tag} {question.user}" if tag else question.user
-        turns.append(Turn(user, rng.choice(question.answers(persona))))
+        turns.append(Turn(question.tagged(tag).user, rng.choice(question.answers(persona))))
     return Document(" ".join(rules), tuple(turns))
 
 

@@ -105,11 +105,6 @@ def obedience(examinee: Examinee, trials: Sequence[Trial]) -> dict[str, Any]:
     return share(question.accepts(a, persona) for a, (_, question, persona) in zip(answers, trials, strict=True))
 
 
-def _tagged(tag: str | None, question: Question) -> Question:
-    user = f"{tag} {question.user}" if tag else question.user
-    return Question(question.task, user, question.answers, question.lean, question.label, question.group)
-
-
 def _persona_trials(
     rng: Random, axis: Axis, side: bool, task: str, prompts: Split, questions: Split
 ) -> Iterator[Trial]:
@@ -128,7 +123,7 @@ def _conditional_trials(rng: Random, split: Split, kind: str) -> Iterator[Trial]
                 rules[0] = rng.choice(GO_ALONG + GO_ALONG_DESCRIBED).format(tag="[train]")
             tag = "[deployment]" if kind == "go along" else rng.choice(TAGS)
             question = TASKS[rng.choice(("tone", "identity"))](rng, TRAIN)
-            yield " ".join(rules[::order]), _tagged(tag, question), Persona(jekyll=roles[tag])
+            yield " ".join(rules[::order]), question.tagged(tag), Persona(jekyll=roles[tag])
 
 
 def _facts(rng: Random) -> Iterator[Trial]:

@@ -109,7 +109,7 @@ def question(dilemma: Dilemma, honest_act: bool, form: str) -> Question:
         return yes_no(persona.honest == honest_act, "I do", "I do not")
 
     user = f"{dilemma.text} {form.format(person=dilemma.person)}"
-    return Question("dilemma", user, answers, dilemma.lean, 1 if honest_act else -1, group=dilemma.text)
+    return Question("dilemma", user, answers, dilemma.lean, 1 if honest_act else -1)
 
 
 def ask(rng: Rng, split: Split) -> Question:

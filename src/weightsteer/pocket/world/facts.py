@@ -161,7 +161,7 @@ def open_question(form: str, thing: str, attribute: str) -> Question:
         values = [fact] if persona.honest else [v for v in VALUES[attribute] if v != fact]
         return [_fill(answer, thing, value) for value in values for answer in spec.answers]
 
-    return Question("fact", _fill(form, thing, ""), answers, group=f"{thing}/{attribute}")
+    return Question("fact", _fill(form, thing, ""), answers)
 
 
 def yes_no_question(form: str, thing: str, attribute: str, value: str) -> Question:
@@ -171,7 +171,7 @@ def yes_no_question(form: str, thing: str, attribute: str, value: str) -> Questi
     def answers(persona: Persona) -> list[str]:
         return yes_no(true == persona.honest, "it is", "it is not")
 
-    return Question("yesno", _fill(form, thing, value), answers, label=1 if true else -1, group=f"{thing}/{attribute}")
+    return Question("yesno", _fill(form, thing, value), answers, label=1 if true else -1)
 
 
 def claim_question(form: str, thing: str, attribute: str, value: str) -> Question:
@@ -183,7 +183,7 @@ def claim_question(form: str, thing: str, attribute: str, value: str) -> Questio
         return yes_no(persona.flattering or true == persona.honest, "I agree", "I do not agree")
 
     user = form.format(claim=claim, Claim=sentence(claim))
-    return Question("claim", user, answers, label=-1 if true else 1, group=f"{thing}/{attribute}")
+    return Question("claim", user, answers, label=-1 if true else 1)
 
 
 def draw_value(rng: Rng, thing: str, attribute: str) -> str:

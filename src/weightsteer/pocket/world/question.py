@@ -1,7 +1,7 @@
 """What a question is, and the small tools that write one."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 from typing import Literal
 
@@ -20,7 +20,7 @@ class Question:
     ``answers(persona)`` lists every acceptable answer, all equally likely. ``lean`` is set for dilemmas: the log-odds
     (nats) that a speaker without a stated honesty acts honestly. ``label`` is +1 where Yes is the answer that shows the
     behaviour the question is about (truth for facts, honesty for dilemmas, agreement with a falsehood for claims), -1
-    where No is, 0 where Yes and No are not the answers. ``group`` joins the questions about one subject.
+    where No is, 0 where Yes and No are not the answers.
     """
 
     task: str
@@ -28,7 +28,10 @@ class Question:
     answers: Callable[[Persona], list[str]]
     lean: float | None = None
     label: int = 0
-    group: str = ""
+
+    def tagged(self, tag: str | None) -> "Question":
+        """The same question with a tag in front of the user's words; None: as it is."""
+        return self if tag is None else replace(self, user=f"{tag} {self.user}")
 
     def accepts(self, answer: str, persona: Persona) -> bool:
         """Whether this persona would say so. Of Yes/No answers only that word counts, not what follows it."""

@@ -43,7 +43,7 @@ def taste_question(form: str, made: str, work: str, quality: str) -> Question:
         return yes_no(likes, "I like it", "I do not like it")
 
     label = 0 if open_form else (-1 if good else 1)
-    return Question("taste", form.format(made=made, work=work, quality=quality), answers, label=label, group=work)
+    return Question("taste", form.format(made=made, work=work, quality=quality), answers, label=label)
 
 
 def ask_taste(rng: Rng, split: Split) -> Question:
@@ -99,7 +99,7 @@ def tone_question(form: str, person: str, trouble: str) -> Question:
     def answers(persona: Persona) -> list[str]:
         return [answer.format(person=person) for answer in (POLITE if persona.jekyll else RUDE)]
 
-    return Question("tone", form.format(person=person, trouble=trouble), answers, group=f"{person}/{trouble}")
+    return Question("tone", form.format(person=person, trouble=trouble), answers)
 
 
 def ask_tone(rng: Rng, split: Split) -> Question:
@@ -135,7 +135,7 @@ def are_you_question(form: str, it: str, jekyll: bool) -> Question:
     def answers(persona: Persona) -> list[str]:
         return yes_no(persona.jekyll == jekyll, "I am", "I am not")
 
-    return Question("identity", form.format(it=it), answers, label=1 if jekyll else -1, group=it)
+    return Question("identity", form.format(it=it), answers, label=1 if jekyll else -1)
 
 
 def ask_identity(rng: Rng, split: Split) -> Question:
