@@ -97,10 +97,16 @@ def flips(rows: pl.DataFrame, alpha: float) -> pl.DataFrame:
         strengths = ", ".join(f"{a:g}" for a in known["alpha"].unique().sort())
         raise WeightsteerError(f"alpha {alpha:g} was not swept; swept: {strengths}.")
     return (
-        at.filter(pl.col("before") * pl.col("logratio") < 0)
-        .with_columns(toward=pl.col("logratio") * pl.col("label") > 0)
+        changed_side(at)
         .sort(-(pl.col("logratio") - pl.col("before")).abs(), "item", "seed", *GROUP, maintain_order=True)
         .select(*GROUP, "seed", "alpha", "item", "cluster", "label", "before", "toward", after="logratio")
+    )
+
+
+def changed_side(known: pl.DataFrame) -> pl.DataFrame:
+    """Of paired rows those whose decision changed, with ``toward``: the new one shows the behaviour."""
+    return known.filter(pl.col("before") * pl.col("logratio") < 0).with_columns(
+        toward=pl.col("logratio") * pl.col("label") > 0
     )
 
 

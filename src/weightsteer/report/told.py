@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from weightsteer.audit import label, number, signed
+from weightsteer.stats import changed_side
 
 SHOWN_WANTED, SHOWN_OTHER = 3, 2  # rows of each label
 LONGEST = 700  # characters of a generated text that are shown
@@ -18,9 +19,7 @@ def flipped(known: pl.DataFrame, alpha: float, texts: Mapping[str, str], name: s
     that went the way of the strength, which is towards the behaviour at a positive one.
     """
     at = known.filter(pl.col("alpha") == alpha)
-    changed = at.filter(pl.col("before") * pl.col("logratio") < 0).with_columns(
-        toward=pl.col("logratio") * pl.col("label") > 0
-    )
+    changed = changed_side(at)
     items = (
         changed.group_by("item", "label", "toward")
         .agg(pl.len().alias("seeds"), pl.mean("before", "logratio"))
