@@ -2,13 +2,95 @@ from copy import deepcopy
 
 import pytest
 import torch
+from steered import FORMS, mixture, summed
 from tiny import random_lora, tiny
 from torch import nn
-from vectors import ARCHITECTURES, batch, hooks, logits, made, peft_logits, same_weights, vector_of, weights
+from vectors import ARCHITECTURES, batch, hooks, logits, made, peft_logits, same_weights, weights
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.steering import first_layer, steer
 from weightsteer.vector import WeightVector
+
+
+@pytest.mark.parametrize("arch", ARCHITECTURES)
+@pytest.mark.parametrize("shift", range(3))
+def test_every_form_is_the_sum_of_weights(arch, shift):
+    """θ + α·dW by whatever route a form takes is θ + α·dW by addition in fp32, row by row."""
+    model, _ = tiny(arch)
+    # the table is the output embedding too, but for llama
+    others = ["embed_tokens", "input_layernorm"] if arch == "llama" else ["input_layernorm"]
+    v, ids = mixture(model, shift=shift, suffixes=[*FORMS, *others]), batch(3)
+    alphas = [0.0, -1.0, 1.5]
+    expected = torch.cat([logits(summed(model, (v, alpha)), ids[i : i + 1]) for i, alpha in enumerate(alphas)])
+    assert (expected[1:] - logits(model, ids)[1:]).abs().max() > 0.1
+    with steer(model, v, alphas):
+        steered = logits(model, ids)
+    assert (steered - expected).abs().max() <= 1e-4
+    assert torch.equal(steered[0], logits(model, ids)[0])
+
+
+def test_several_need_a_strength_each(tmp_path):
+    """A strength that is silently dropped steers by another amount."""
+    model, v = made(tmp_path)
+    for several, alpha, reason in [
+        ({v: 1.0}, 2.0, "their own strengths"),
+        ([v, v], None, "given as pairs"),
+        (v, None, "strength is missing"),
+    ]:
+        with pytest.raises(WeightsteerError, match=reason), steer(model, several, alpha):
+            raise AssertionError("the body must not run")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_zero_rows_among_others_are_the_models(dtype):
+    """The α = 0 column of a sweep is the baseline of every effect, for every form and in half precision too."""
+    model, _ = tiny("llama")
+    v = mixture(model, suffixes=[*FORMS, "embed_tokens", "input_layernorm", "norm"])
+    model, ids = deepcopy(model).to(dtype), batch(4)
+    with steer(model, v, torch.tensor([0.0, 1.0, 0.0, -1.0]), other_base=True):
+        mixed = logits(model, ids)
+    plain = logits(model, ids)
+    assert torch.equal(mixed[[0, 2]], plain[[0, 2]])
+    assert not torch.equal(mixed[[1, 3]], plain[[1, 3]])
+
+
+def test_a_model_of_other_weights_needs_the_word(tmp_path):
+    """θ_ft + α·dW is meant only when it is said; a vector on the wrong checkpoint looks like a weak method."""
+    model, v = made(tmp_path)
+    for change in (lambda m: m.half(), lambda m: m.model.norm.weight.data.mul_(1.5)):
+        other = deepcopy(model)
+        with steer(other, v, 1.0):
+            logits(other, batch())
+        change(other)
+        with pytest.raises(WeightsteerError, match="other weights") as told, steer(other, v, 1.0):
+            raise AssertionError("the body must not run")
+        assert "other_base=True" in str(told.value)
+        with steer(other, v, 1.0, other_base=True):
+            assert hooks(other) == len(v.names)
+
+
+def test_another_fine_tune_is_steered_by_the_matrices_of_the_base():
+    """θ_ft + α·dW for forms that depend on the base weight: dW is made of θ, not of θ_ft."""
+    model, _ = tiny("qwen3")
+    v, ids = mixture(model), batch()
+    tuned = summed(model, (mixture(model, seed=5, shift=1), 0.5))
+    expected = logits(summed(tuned, (v, 1.0)), ids)
+    with steer(tuned, v, 1.0, other_base=True):
+        assert (logits(tuned, ids) - expected).abs().max() <= 1e-4
+    assert (logits(tuned, ids) - logits(model, ids)).abs().max() > 0.1
+
+
+def test_generate_with_every_form():
+    """Prefill and decoding steps of one token each, with one strength per row."""
+    model, _ = tiny("llama")
+    v, ids = mixture(model, suffixes=[*FORMS, "embed_tokens", "input_layernorm"]), batch(3, 6)
+    alphas = torch.tensor([-1.5, 0.0, 1.5])
+    options = {"max_new_tokens": 8, "do_sample": False, "eos_token_id": None, "pad_token_id": 0}
+    with steer(model, v, alphas):
+        together = model.generate(input_ids=ids, **options)
+    for row, alpha in enumerate(alphas.tolist()):
+        copy = summed(model, (v, alpha))
+        assert torch.equal(together[row : row + 1], copy.generate(input_ids=ids[row : row + 1], **options))
 
 
 @pytest.mark.parametrize("arch", ARCHITECTURES)
@@ -133,27 +215,13 @@ def test_nothing_remains_when_entering_fails(tmp_path):
     assert same_weights(model, before)
 
 
-def test_contexts_nest_and_add(tmp_path):
-    """Two vectors at once are the sum of both; leaving the inner context leaves the outer one."""
-    model, v = made(tmp_path)
-    u = vector_of(model, tmp_path, seed=7, layers=[1, 2])
-    ids = batch()
-    plain = logits(model, ids)
-    with steer(model, v * 0.7 + u * -1.3, 1.0):
-        both = logits(model, ids)
-    with steer(model, v, 0.7):
-        outer = logits(model, ids)
-        with steer(model, u, torch.full((4,), -1.3)):
-            assert (logits(model, ids) - both).abs().max() <= 1e-4
-        assert torch.equal(logits(model, ids), outer)
-    with steer(model, v, 1.0), steer(model, v, -1.0):
-        assert (logits(model, ids) - plain).abs().max() <= 1e-4
-
-
-def test_gradients_flow_through_a_steered_model(tmp_path):
+@pytest.mark.parametrize("every_form", [False, True])
+def test_gradients_flow_through_a_steered_model(every_form, tmp_path):
     """Attribution through a steered model needs the gradient of the steered function, also for α."""
     model, v = made(tmp_path)
     ids = batch(2)
+    if every_form:
+        v = mixture(model)
 
     def value(strengths):
         with steer(model, v, strengths):
@@ -174,7 +242,7 @@ def test_half_precision_models_are_steered_in_their_own_precision(tmp_path):
     ids = batch()
     half = deepcopy(model).bfloat16()
     noise = (logits(half, ids).float() - logits(model, ids)).abs().mean()
-    with steer(model, v, 1.0), steer(half, v, 1.0):
+    with steer(model, v, 1.0), steer(half, v, 1.0, other_base=True):
         steered = logits(half, ids)
         error = (steered.float() - logits(model, ids)).abs().mean()
     assert steered.dtype == torch.bfloat16
@@ -210,35 +278,6 @@ def test_other_models_are_refused_before_anything_happens(tmp_path):
         with steer(other, v, 1.0):
             raise AssertionError("the body must not run")
     assert hooks(other) == hooks(small) == 0
-
-
-class AddToLayer:
-    """The smallest activation intervention: its module takes more than x and may return a tuple."""
-
-    method, metadata, names = "activation", {"behavior": "b", "adapter": "a", "seed": 0}, ["1"]
-
-    def modify(self, name, module):
-        return lambda x, y, alpha: y + alpha.view(-1, 1)
-
-
-def test_modules_with_tuples_and_keywords():
-    """Decoder layers of some models return tuples or take keywords: steering must reach the hidden states."""
-
-    class Layer(nn.Module):
-        def forward(self, hidden_states):
-            return hidden_states * 2, "cache"
-
-    class Model(nn.Sequential):
-        def forward(self, x):
-            return self[1](hidden_states=self[0](x))
-
-    model = Model(nn.Linear(3, 3), Layer())
-    x = torch.randn(2, 3)
-    (plain, _), alpha = model(x), torch.tensor([1.0, -2.0])
-    with steer(model, AddToLayer(), alpha):
-        steered, cache = model(x)
-    assert torch.equal(steered, plain + alpha.view(-1, 1))
-    assert cache == "cache"
 
 
 def test_first_layer_is_the_lowest_touched(tmp_path):

@@ -1,25 +1,34 @@
-"""steer(): apply an intervention to a model by forward hooks, one strength per row, and take it away again.
+"""steer(): apply interventions to a model while it runs, one strength per row, and take them away again.
 
 The weights of the model are never written: a weight vector adds ``α · dW x`` to the output of each module it
-touches, so the model is what it was as soon as the hooks are gone (Fierro & Roger, arXiv 2511.05408, §3:
+touches (`weightsteer.sites`), so the model is what it was as soon as that ends (Fierro & Roger, arXiv 2511.05408, §3:
 ``θ + α·dW``).
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from weightsteer import sites
 from weightsteer.errors import WeightsteerError
-from weightsteer.models import decoder_layers, layer_index
+from weightsteer.models import decoder_layers, layer_index, model_name, weight_hash
+from weightsteer.terms import Modifier
 
 Model = TypeVar("Model", bound=nn.Module)
+Strength = float | Sequence[float] | Tensor
+"""A number for all rows of a batch, or one number per row (b,)."""
 
 
 class Intervention(Protocol):
-    """Anything that has a strength: a weight vector, an activation vector, a prompt, a control."""
+    """Anything that has a strength: a weight vector, an activation vector, a prompt, a control.
+
+    It may also have ``modify_input(name, module) -> ((x, alpha) -> x') | None``: another input with which the module
+    itself gives the steered output. It is used in place of ``modify`` where nothing else is active on the module and
+    x is in fp32 or fp64.
+    """
 
     @property
     def method(self) -> str:
@@ -27,50 +36,70 @@ class Intervention(Protocol):
 
     @property
     def metadata(self) -> Mapping[str, Any]:
-        """Where it comes from; at least ``behavior``, ``adapter`` and ``seed``."""
+        """Where it comes from; at least ``behavior``, ``adapter`` and ``seed``. With ``base: {"name", "hash"}`` it
+        belongs to the model of that `weightsteer.models.weight_hash`."""
 
     @property
     def names(self) -> list[str]:
-        """Paths of the modules it hooks."""
+        """Paths of the modules it acts on."""
 
-    def modify(self, name: str, module: nn.Module) -> Callable[[Tensor, Tensor, Tensor], Tensor]:
-        """What happens at one module: ``(x, y, alpha) -> y'``.
+    def modify(self, name: str, module: nn.Module) -> Modifier:
+        """What happens at one module: ``(x, own, y, alpha) -> y'``.
 
-        x (b, …, d_in) is the module's input, y (b, …, d_out) its output, alpha a scalar or (b,) in fp32 on
-        the module's device. y must not be written to. With alpha = 0 the result equals y.
+        x (b, …, d_in) is the module's input, own (b, …, d_out) its output, y the output with the effects so far,
+        alpha a scalar or (b,) in fp32 (fp64 for a model in fp64) on the device of x. own and y must not be written
+        to. What is added to y depends on x, own and alpha alone; with alpha = 0 it is nothing.
         """
 
 
 @contextmanager
-def steer(model: Model, intervention: Intervention, alpha: float | Sequence[float] | Tensor) -> Iterator[Model]:
-    """Run the body with ``θ + α·dW`` (for a weight vector) in place of θ.
+def steer(
+    model: Model,
+    intervention: Intervention | Mapping[Any, Strength] | Sequence[tuple[Any, Strength]],
+    alpha: Strength | None = None,
+    *,
+    other_base: bool = False,
+) -> Iterator[Model]:
+    """Run the body with ``θ + α·dW`` (for a weight vector) in place of θ; ``θ + Σ_i α_i·dW_i`` for several.
 
-    Works under ``generate``, and contexts nest: their effects add. When alpha is 0 everywhere no hook is set
-    (unless alpha asks for a gradient), so the logits are those of the model, bit for bit. The hooks go when
-    the body ends or raises, and also when setting them raises halfway.
+    ::
+
+        with steer(model, v, 1.0): ...
+        with steer(model, {v: 1.0, u: -0.5}): ...
+        with steer(model, [(v, 1.0), (u, torch.tensor([0.0, 0.5, 1.0]))]): ...
+
+    Works under ``generate``, autograd and ``torch.compile``, and contexts nest: their effects add, whatever the
+    order. When alpha is 0 everywhere no module is touched (unless alpha asks for a gradient), so the logits are those
+    of the model, bit for bit; so are those of rows with alpha = 0 in a batch with others. Everything is taken away
+    when the body ends or raises, and also when putting it in place raises halfway.
 
     Args:
-        model: any model that has the modules of the intervention; its parameters stay untouched.
-        intervention: what to apply.
-        alpha: the strength, one for all rows or one per row of the batch (b,). ``generate`` with several
-            sequences per prompt needs one per sequence: ``alpha.repeat_interleave(num_return_sequences)``.
+        model: any model that has the modules of the interventions; its parameters stay untouched.
+        intervention: what to apply; several with their strengths as a mapping, or as pairs.
+        alpha: the strength of the one intervention, one for all rows or one per row of the batch (b,). ``generate``
+            with several sequences per prompt needs one per sequence:
+            ``alpha.repeat_interleave(num_return_sequences)``.
+        other_base: steer a model with other weights than the one the vector was made on: another fine-tune of it
+            (``θ_ft + α·dW``), or the same checkpoint rounded to another dtype. Without it such a model is refused.
+            The hash that tells is computed once (seconds for a billion parameters) and again when weights changed.
 
     Raises:
-        WeightsteerError: alpha is not finite or not a scalar or vector, the model lacks a module, or (in the
-            forward pass) the batch has another number of rows than alpha.
+        WeightsteerError: alpha is not finite or not a scalar or vector, the model lacks a module or is not the base
+            of a vector, or (in the forward pass) the batch has another number of rows than alpha.
     """
-    strength = _strength(alpha, model)
-    modules = _modules(model, intervention)
-    handles = []
-    try:
+    effects: list[tuple[nn.Module, sites.Effect]] = []
+    pairs = _pairs(intervention, alpha)
+    for one, given in pairs:
+        strength, modules = _strength(given, model), _modules(model, one)
         if strength.requires_grad or bool((strength != 0).any()):
-            for name, module in modules.items():
-                hook = _hook(name, intervention.modify(name, module), strength)
-                handles.append(module.register_forward_hook(hook, with_kwargs=True))
+            effects += [(module, _effect(one, name, module, strength)) for name, module in modules.items()]
+    if not other_base:
+        for one, _ in pairs:
+            _check_base(model, one)
+    with ExitStack() as stack:
+        for module, effect in effects:
+            stack.callback(sites.add(module, effect))
         yield model
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def first_layer(model: nn.Module, intervention: Intervention) -> int:
@@ -80,6 +109,44 @@ def first_layer(model: nn.Module, intervention: Intervention) -> int:
     """
     prefix, _ = decoder_layers(model)
     return min((layer_index(name, prefix) or 0 for name in intervention.names), default=0)
+
+
+def _pairs(intervention: Any, alpha: Strength | None) -> list[tuple[Any, Strength]]:
+    """Each intervention with its strength, however they were given."""
+    if isinstance(intervention, Mapping):
+        pairs = list(intervention.items())
+    elif isinstance(intervention, Sequence):
+        pairs = list(intervention)
+        if not all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
+            raise WeightsteerError("several interventions are given as pairs: steer(model, [(v, 1.0), (u, -0.5)]).")
+    elif alpha is None:
+        raise WeightsteerError("the strength is missing: steer(model, v, 1.0).")
+    else:
+        return [(intervention, alpha)]
+    if alpha is not None:
+        raise WeightsteerError(
+            "several interventions bring their own strengths, so alpha must be left out: "
+            "steer(model, {v: 1.0, u: -0.5})."
+        )
+    return pairs
+
+
+def _effect(intervention: Any, name: str, module: nn.Module, alpha: Tensor) -> sites.Effect:
+    modify = intervention.modify(name, module)
+    modify_input = getattr(intervention, "modify_input", None)
+    return sites.Effect(name, modify, None if modify_input is None else modify_input(name, module), alpha)
+
+
+def _check_base(model: Any, intervention: Intervention) -> None:
+    """Refuse a model with other weights than those an intervention was made on."""
+    base = intervention.metadata.get("base") or {}
+    if not base.get("hash") or base["hash"] == (found := weight_hash(model)):
+        return
+    raise WeightsteerError(
+        f"the vector was made on {base.get('name') or 'an unnamed model'} (weights {base['hash'][:12]}), but the model "
+        f"is {model_name(model)} (weights {found[:12]}): other weights. Load the vector's own base; or, to steer "
+        "another fine-tune of it, or the same checkpoint in a smaller dtype, pass other_base=True."
+    )
 
 
 def _strength(alpha: float | Sequence[float] | Tensor, model: nn.Module) -> Tensor:
@@ -116,23 +183,3 @@ def _modules(model: nn.Module, intervention: Intervention) -> dict[str, nn.Modul
             "steer the base model."
         )
     return found
-
-
-def _hook(
-    name: str, modify: Callable[[Tensor, Tensor, Tensor], Tensor], alpha: Tensor
-) -> Callable[[nn.Module, tuple[Any, ...], dict[str, Any], Any], Any]:
-    rows = len(alpha) if alpha.dim() else None
-
-    def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> Any:
-        x = args[0] if args else next(iter(kwargs.values()))
-        if rows is not None and x.shape[0] != rows:
-            raise WeightsteerError(
-                f"alpha has {rows} values but {name} gets {x.shape[0]} rows: give one alpha per row of the "
-                "batch (repeat_interleave for several sequences per prompt), or a single number."
-            )
-        here = alpha.to(x.device)  # the layers of one model may lie on several devices
-        if isinstance(output, tuple):
-            return (modify(x, output[0], here), *output[1:])
-        return modify(x, output, here)
-
-    return hook
