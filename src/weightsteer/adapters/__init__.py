@@ -1,7 +1,6 @@
 """Adapter families: one file each, with the PEFT configuration and the exact delta of a trained branch.
 
-A new family is a new file in this folder whose class carries ``@register("its-name")``; nothing else is
-edited.
+A new family is a new file in this folder whose class carries ``@register("its-name")``; nothing else is edited.
 """
 
 from collections.abc import Mapping
@@ -41,16 +40,37 @@ def get(name: str) -> AdapterFamily:
 
 
 def family_of(config: Mapping[str, Any]) -> AdapterFamily:
-    """The family that reads adapters with this ``adapter_config.json``: of those that can, the most specific.
+    """The family that reads branches with this ``adapter_config.json``: of those that can, the most specific.
+
+    Full fine-tunes have a model's ``config.json`` instead, which the family ``full`` reads.
 
     Raises:
-        WeightsteerError: no family reads this PEFT type.
+        WeightsteerError: no family reads this PEFT type; the message names the nearest that one does.
     """
     best = max(_registered.values(), key=lambda family: family.fit(config))
-    if best.fit(config) <= 0:
-        error = unknown("PEFT type", str(config.get("peft_type")), [f.peft_type for f in _registered.values()])
-        raise WeightsteerError(
-            f"{error}. An exact weight difference is known for these types only; train both branches with "
-            f"one of the families {', '.join(families())}."
-        )
-    return best
+    if best.fit(config) > 0:
+        return best
+    kind = str(config.get("peft_type"))
+    supported = {family.peft_type for family in _registered.values() if family.peft_type}
+    reason = _NO_WEIGHTS.get(kind) or "its exact weight difference has not been written down here"
+    raise WeightsteerError(
+        f"{unknown('PEFT type', kind, supported)}. An adapter of the type {kind} is not supported, for {reason}. Train "
+        f"both branches with one of the families {', '.join(families())}, or add this one: docs/add-an-adapter.md."
+    )
+
+
+_NO_WEIGHTS = {
+    **dict.fromkeys(
+        (
+            "ADAPTION_PROMPT",
+            "CARTRIDGE",
+            "CPT",
+            "MULTITASK_PROMPT_TUNING",
+            "P_TUNING",
+            "PREFIX_TUNING",
+            "PROMPT_TUNING",
+        ),
+        "it adds virtual tokens, which is no change of the weights",
+    ),
+    **dict.fromkeys(("MIXED", "POLY", "XLORA"), "it mixes adapters by the input, which is no change of the weights"),
+}

@@ -1,9 +1,14 @@
-"""Read a PEFT adapter folder: its configuration, its tensors, and our training record when there is one."""
+"""Read the folder of a trained branch: configuration, tensors, and our training record when there is one.
+
+A branch is a PEFT adapter, or the checkpoint of a full fine-tune; of a checkpoint only the configuration is read here.
+"""
 
 import hashlib
 import json
 import pickle
-from dataclasses import dataclass
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +22,33 @@ from weightsteer.errors import WeightsteerError
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 OLD_WEIGHTS = "adapter_model.bin"
+INITIAL = "initial_model.safetensors"
+"""Tensors of the adapter before it was trained, where its delta depends on them."""
 RECORD = "training.json"
 
-# PEFT wraps the model twice, and the names in its files say so.
+CHECKPOINT = "config.json"
+CHECKPOINT_WEIGHTS = "model.safetensors"
+CHECKPOINT_INDEX = "model.safetensors.index.json"
+
+# PEFT wraps the model twice, and the names in its files say so; so do torch.compile and FSDP, and the name of the
+# adapter is in those of a file that was written without PEFT's save_pretrained.
+_WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module)\.")
 _PREFIX = "base_model.model."
+_ADAPTER_NAME = re.compile(r"\.default(?=\.weight$|$)")
 
 
 @dataclass(frozen=True)
 class AdapterFolder:
-    """What a PEFT adapter folder holds.
+    """What the folder of a trained branch holds.
 
     Attributes:
         path: the folder.
-        config: ``adapter_config.json`` as it is.
+        config: ``adapter_config.json`` as it is; ``config.json`` for a checkpoint.
         tensors: by parameter path in the base model (``model.layers.0.mlp.up_proj.lora_A.weight``), on the
-            CPU.
-        training: ``training.json``, which `weightsteer train` writes; None for adapters made elsewhere.
-        digest: blake2b-128 (hex) of the file of tensors.
+            CPU; none for a checkpoint.
+        training: ``training.json``, which `weightsteer train` writes; None for branches made elsewhere.
+        digest: blake2b-128 (hex) of the files of tensors.
+        initial: the tensors of the untrained adapter, where the folder has them, named as in ``tensors``.
     """
 
     path: Path
@@ -41,13 +56,14 @@ class AdapterFolder:
     tensors: dict[str, Tensor]
     training: dict[str, Any] | None
     digest: str
+    initial: dict[str, Tensor] = field(default_factory=dict)
 
     @classmethod
     def read(cls, path: str | Path) -> "AdapterFolder":
-        """Read a folder written by PEFT's ``save_pretrained`` (or a local copy of one from the hub).
+        """Read a folder written by ``save_pretrained`` of PEFT or of a model (or a local copy of one from the hub).
 
         Raises:
-            WeightsteerError: it is no adapter folder, or a file in it is damaged or holds non-finite numbers.
+            WeightsteerError: it is neither, or a file in it is damaged or holds non-finite numbers.
         """
         path = Path(path)
         if not path.is_dir():
@@ -55,20 +71,27 @@ class AdapterFolder:
                 f"{path} is not a folder. Give the folder of a trained PEFT adapter (it holds {CONFIG}); "
                 "one that lies on the hub must be downloaded first."
             )
-        if not (path / CONFIG).is_file():
-            raise WeightsteerError(f"{path} holds no {CONFIG}, so it is not a PEFT adapter folder.")
-        config = _json(path / CONFIG)
         training = _json(path / RECORD) if (path / RECORD).is_file() else None
-        raw, digest = _tensors(path)
-        tensors = {}
-        for key, tensor in raw.items():
-            if tensor.is_floating_point() and not tensor.isfinite().all():
-                raise WeightsteerError(
-                    f"{path}: the tensor {key} holds NaN or infinity: the training diverged. "
-                    "Train this branch again with a lower learning rate."
-                )
-            tensors[key.removeprefix(_PREFIX)] = tensor
-        return cls(path, config, tensors, training, digest)
+        if not (path / CONFIG).is_file():
+            if not (path / CHECKPOINT).is_file():
+                raise WeightsteerError(f"{path} holds no {CONFIG}, so it is not a PEFT adapter folder.{_inside(path)}")
+            return cls(path, _json(path / CHECKPOINT), {}, training, _digest(sorted(path.glob("*.safetensors"))))
+        config = _json(path / CONFIG)
+        file = path / WEIGHTS if (path / WEIGHTS).is_file() else path / OLD_WEIGHTS
+        if not file.is_file():
+            raise WeightsteerError(
+                f"{path} holds no {WEIGHTS}: the adapter was not saved to the end, or only its configuration was "
+                "copied."
+            )
+        initial = path / INITIAL
+        return cls(
+            path,
+            config,
+            _tensors(file),
+            training,
+            _digest([file]),
+            _tensors(initial) if initial.is_file() else {},
+        )
 
     @property
     def base_name(self) -> str | None:
@@ -79,19 +102,38 @@ class AdapterFolder:
         return Path(name).name if Path(name).is_absolute() else str(name)
 
 
-def _tensors(path: Path) -> tuple[dict[str, Tensor], str]:
-    file = path / WEIGHTS if (path / WEIGHTS).is_file() else path / OLD_WEIGHTS
-    if not file.is_file():
-        raise WeightsteerError(
-            f"{path} holds no {WEIGHTS}: the adapter was not saved to the end, or only its configuration was copied."
-        )
+def _tensors(file: Path) -> dict[str, Tensor]:
+    """Tensors by parameter path in the base model."""
     try:
         # weights_only: a pickle from elsewhere must not run code
         old = file.name == OLD_WEIGHTS
-        tensors = torch.load(file, map_location="cpu", weights_only=True) if old else load_file(file)
+        raw = torch.load(file, map_location="cpu", weights_only=True) if old else load_file(file)
     except (SafetensorError, pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
         raise WeightsteerError(f"cannot read {file}: {error}. Copy or train the adapter again.") from error
-    return tensors, hashlib.blake2b(file.read_bytes(), digest_size=16).hexdigest()
+    tensors = {}
+    for key, tensor in raw.items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise WeightsteerError(
+                f"{file.parent}: the tensor {key} holds NaN or infinity: the training diverged. "
+                "Train this branch again with a lower learning rate."
+            )
+        tensors[_ADAPTER_NAME.sub("", _WRAPPERS.sub("", key).removeprefix(_PREFIX))] = tensor
+    return tensors
+
+
+def _digest(files: Sequence[Path]) -> str:
+    content = hashlib.blake2b(digest_size=16)
+    for file in files:
+        with file.open("rb") as opened:
+            while chunk := opened.read(1 << 24):
+                content.update(chunk)
+    return content.hexdigest()
+
+
+def _inside(path: Path) -> str:
+    """Where the adapter might be: repositories often have one in each of several folders."""
+    found = sorted(file.parent.name for file in path.glob(f"*/{CONFIG}"))
+    return f" It holds folders that are: {', '.join(found)}." if found else ""
 
 
 def _json(file: Path) -> dict[str, Any]:
