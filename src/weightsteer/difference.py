@@ -1,43 +1,151 @@
-"""From two trained adapter folders to one difference: what is checked, computed and remembered."""
+"""From trained branches to a vector: what is checked, computed and remembered."""
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 from transformers import PreTrainedModel
 
 from weightsteer import __version__, adapters, models
 from weightsteer.adapters.folder import AdapterFolder
-from weightsteer.errors import WeightsteerError
+from weightsteer.analysis.geometry import PairGeometry, geometry
+from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.provenance import common, described
 from weightsteer.terms import Sum
 
-_TOLD = ("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "init_lora_weights", "peft_version")
+Mode = Literal["difference", "bisector"]
+Made: TypeAlias = tuple[dict[str, Sum], dict[str, Any]]
+"""The deltas by module path, and their provenance."""
+
+Checkpoint: TypeAlias = PreTrainedModel | str | Path
+"""A loaded model, or the folder of a saved one."""
+
+# settings of an adapter that say nothing about what it does to the weights
+_BOOKKEEPING = (
+    "auto_mapping",
+    "base_model_name_or_path",
+    "exclude_modules",
+    "inference_mode",
+    "revision",
+    "target_modules",
+    "task_type",
+)
 
 
-def difference(
-    positive: str | Path, negative: str | Path, model: PreTrainedModel
-) -> tuple[dict[str, Sum], dict[str, Any]]:
-    """``dW = τ⁺ − τ⁻`` by module path, and its provenance.
+def difference(positive: str | Path, negative: str | Path, model: PreTrainedModel, mode: Mode = "difference") -> Made:
+    """``dW = τ⁺ − τ⁻`` of two adapter folders, or their bisector.
+
+    The bisector ``τ⁺/‖τ⁺‖ − τ⁻/‖τ⁻‖``, scaled to ‖dW‖ (norms over all modules), weighs both branches alike where the
+    one that moved further would outweigh the other.
 
     Raises:
-        WeightsteerError: the two adapt different modules, were trained on another base, are given in the
-            wrong order, or hold something whose delta is not exact.
+        WeightsteerError: the two adapt different modules, were trained on another base, are given in the wrong order,
+            or hold something whose delta is not exact; the bisector of branches that are not known apart.
     """
+    if mode not in get_args(Mode):
+        raise unknown("mode", mode, get_args(Mode))
     folders = {"positive": AdapterFolder.read(positive), "negative": AdapterFolder.read(negative)}
-    base = {"name": models.model_name(model), "hash": models.weight_hash(model)}
+    base = _base(model)
     _check_sides(folders)
     _check_bases(folders, base)
-    families = [adapters.family_of(folder.config) for folder in folders.values()]
-    plus, minus = (
-        family.branch_delta(folder, model) for family, folder in zip(families, folders.values(), strict=True)
-    )
-    _check_modules(set(plus), set(minus))
-    terms = {name: term.plus(minus[name].scaled(-1.0)) for name, term in plus.items()}
+    first, second = folders.values()
+    families = adapters.family_of(first.config), adapters.family_of(second.config)
+    told: dict[str, Any] = {**_told(folders, base), "mode": mode}
+    try:
+        plus, minus = families[0].branch_delta(first, model), families[1].branch_delta(second, model)
+    except WeightsteerError as error:
+        # some pairs are known exactly though their branches are not: what the folders lack cancels
+        if mode == "bisector" or families[0] is not families[1]:
+            raise
+        told["geometry"] = {"reading": f"The two branches are not known apart: {_without_paths(str(error), folders)}"}
+        return families[0].pair_delta(first, second, model), told
+    if all(family.peft_type for family in families):  # a full fine-tune lists what changed, not what was trained
+        _check_modules(set(plus), set(minus))
+    pair = geometry(plus, minus)
+    told["geometry"] = pair.told()
+    if mode == "bisector":
+        return _combined(plus, minus, *_bisector(pair)), told
+    if families[0] is families[1]:
+        return families[0].pair_delta(first, second, model), told
+    return _combined(plus, minus, 1.0, -1.0), told
+
+
+def task(folder: str | Path, model: PreTrainedModel) -> Made:
+    """``τ = θ_branch − θ`` of one adapter folder.
+
+    Raises:
+        WeightsteerError: it was trained on another base, or holds something whose delta is not exact.
+    """
+    read = AdapterFolder.read(folder)
+    folders = {str((read.training or {}).get("side", "branch")): read}
+    base = _base(model)
+    _check_bases(folders, base)
+    return adapters.family_of(read.config).branch_delta(read, model), {**_told(folders, base), "mode": "task"}
+
+
+def checkpoints(positive: Checkpoint, negative: Checkpoint, base: Checkpoint | None = None) -> Made:
+    """``dW = θ⁺ − θ⁻`` of two full fine-tunes; the base cancels, and is only looked at to describe the two.
+
+    Raises:
+        WeightsteerError: the two are of different architectures, or hold something whose delta is not exact.
+    """
+    from weightsteer.adapters import full
+
+    told: dict[str, Any] = {
+        "method": "weight",
+        "adapter": "full",
+        "mode": "difference",
+        "branches": {"positive": _checkpoint(positive), "negative": _checkpoint(negative)},
+        "weightsteer": __version__,
+    }
+    if base is None:
+        told["geometry"] = {"reading": "The two branches are not known apart: the base model was not given."}
+    else:
+        told["base"] = _base(base) if isinstance(base, PreTrainedModel) else _checkpoint(base)
+        told["geometry"] = geometry(full.difference(positive, base), full.difference(negative, base)).told()
+    return full.difference(positive, negative), told
+
+
+def _combined(plus: Mapping[str, Sum], minus: Mapping[str, Sum], first: float, second: float) -> dict[str, Sum]:
+    deltas = {name: total.scaled(first) for name, total in plus.items()}
+    for name, total in minus.items():
+        scaled = total.scaled(second)
+        deltas[name] = deltas[name].plus(scaled) if name in deltas else scaled
+    return deltas
+
+
+def _bisector(pair: PairGeometry) -> tuple[float, float]:
+    """c⁺ and c⁻ with ``c⁺ τ⁺ + c⁻ τ⁻ = s (τ⁺/‖τ⁺‖ − τ⁻/‖τ⁻‖)`` of the norm of dW."""
+    plus, minus = pair.total.norms
+    if not plus or not minus:
+        raise WeightsteerError("one of the branches did not move at all, so the pair has no bisector; train it first.")
+    # ‖τ⁺/‖τ⁺‖ − τ⁻/‖τ⁻‖‖² = 2 − 2 cos(τ⁺, τ⁻)
+    length = math.sqrt(max(2.0 - 2.0 * pair.total.inner / (plus * minus), 0.0))
+    if not length:
+        raise WeightsteerError("the two branches moved in the same direction, so the pair has no bisector.")
+    scale = pair.total.contrast / length
+    return scale / plus, -scale / minus
+
+
+def _base(model: PreTrainedModel) -> dict[str, Any]:
+    layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
+    return {"name": models.model_name(model), "hash": models.weight_hash(model), "layers": layers}
+
+
+def _checkpoint(one: Checkpoint) -> dict[str, Any]:
+    if isinstance(one, PreTrainedModel):
+        return {"name": models.model_name(one), "hash": models.weight_hash(one)}
+    return {"name": Path(one).resolve().name}
+
+
+def _told(folders: Mapping[str, AdapterFolder], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance: base, branches, family; behaviour and seed when the training told them."""
     records = [folder.training or {} for folder in folders.values()]
     told: dict[str, Any] = {
         "method": "weight",
-        "adapter": common(family.name for family in families),
-        "base": base,
+        "adapter": common([adapters.family_of(folder.config).name for folder in folders.values()]),
+        "base": dict(base),
         "branches": {side: _provenance(folder) for side, folder in folders.items()},
         "weightsteer": __version__,
     }
@@ -45,21 +153,26 @@ def difference(
         told["behavior"] = common(behaviors)
     if seeds := [int(record["seed"]) for record in records if isinstance(record.get("seed"), int)]:
         told["seed"] = seeds[0]
-    return terms, told
+    return told
 
 
-def common(values: Iterable[str]) -> str:
-    """The one value, or all distinct ones joined.
+def _provenance(folder: AdapterFolder) -> dict[str, Any]:
+    # the configuration of a full fine-tune is that of the model
+    config = folder.config if folder.config.get("peft_type") else {}
+    settings = {key: value for key, value in config.items() if key not in _BOOKKEEPING and value}
+    return {
+        "digest": folder.digest,
+        "base_name": folder.base_name,
+        "config": settings,
+        "training": folder.training,
+    }
 
-    >>> common(["honesty", "honesty"]), common(["honesty", "candour"])
-    ('honesty', 'candour + honesty')
-    """
-    return " + ".join(sorted({part for value in values for part in value.split(" + ")}))
 
-
-def described(base: Mapping[str, Any]) -> str:
-    """A base model for a message: its name and the beginning of its weight hash."""
-    return f"{base.get('name') or 'an unnamed model'} (weights {str(base.get('hash') or 'unknown')[:12]})"
+def _without_paths(text: str, folders: Mapping[str, AdapterFolder]) -> str:
+    """Where a folder lay is no part of the provenance."""
+    for side, folder in folders.items():
+        text = text.replace(str(folder.path), f"the {side} branch")
+    return text
 
 
 def _check_sides(folders: Mapping[str, AdapterFolder]) -> None:
@@ -101,12 +214,3 @@ def _check_modules(positive: set[str], negative: set[str]) -> None:
             f"{listed}{f' and {len(only) - 4} more' if len(only) > 4 else ''}. Train both branches with the "
             "same target modules and layers."
         )
-
-
-def _provenance(folder: AdapterFolder) -> dict[str, Any]:
-    return {
-        "digest": folder.digest,
-        "base_name": folder.base_name,
-        "config": {key: folder.config[key] for key in _TOLD if key in folder.config},
-        "training": folder.training,
-    }

@@ -8,38 +8,39 @@ most of a small vector.
 
 import hashlib
 import json
-import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from weightsteer import difference, export, models, vectorfile
+from weightsteer import algebra, difference, export, fit, vectorfile
+from weightsteer.analysis.distance import base_distance
+from weightsteer.analysis.energy import energy
+from weightsteer.deltas import Deltas
 from weightsteer.errors import WeightsteerError, unknown
-from weightsteer.terms import Modifier, Sum, matrix_shape
-
-Pattern = str | int | Iterable[str | int]
-"""Modules: a glob on the path or its end ("*.mlp.*", "down_proj"), a layer number, or several of these."""
+from weightsteer.recompress import Recompression, recompress
+from weightsteer.selection import Pattern, listed, matching
+from weightsteer.summary import summary
+from weightsteer.terms import InputModifier, Modifier, Sum
 
 
 class WeightVector:
     """A vector in weight space. Immutable; every operation gives a new one. An `Intervention`.
 
     Attributes:
-        terms: the delta of each module by module path, as a formal sum of low-rank terms
-            (`weightsteer.terms.Sum`).
-        names: the module paths, layers in ascending order.
+        terms: the delta of each module by module path, layers in ascending order, as formal sums of terms of any
+            form (`weightsteer.terms.Sum`). Those of a loaded vector are read when they are first used.
     """
 
     def __init__(self, terms: Mapping[str, Sum], metadata: Mapping[str, Any]) -> None:
         if not terms:
             raise WeightsteerError("a weight vector needs at least one module; this one would have none.")
-        self.terms: dict[str, Sum] = {name: terms[name] for name in sorted(terms, key=_natural)}
+        self.terms = terms if isinstance(terms, Deltas) else Deltas(terms)
         defaults = {"method": "weight", "behavior": "unnamed", "adapter": "unknown", "seed": 0}
         try:
             self._metadata = json.loads(json.dumps({**defaults, **metadata}, allow_nan=False))
@@ -55,26 +56,67 @@ class WeightVector:
         negative: str | Path,
         model: PreTrainedModel,
         *,
+        mode: difference.Mode = "difference",
         metadata: Mapping[str, Any] | None = None,
     ) -> "WeightVector":
-        """``dW = τ⁺ − τ⁻`` of two PEFT adapter folders trained on ``model``; rank at most 2r per module.
+        """``dW = τ⁺ − τ⁻`` of two PEFT adapter folders trained on ``model``; of LoRAs of rank r, of rank at most 2r.
+
+        The two may be of different families. How the branches lie to each other is told in
+        ``metadata["geometry"]`` (`weightsteer.analysis.geometry`).
 
         Args:
             positive: folder of the branch trained on the behaviour.
             negative: folder of the branch trained on its opposite.
             model: the base both were trained on.
+            mode: ``difference``; or ``bisector``, ``τ⁺/‖τ⁺‖ − τ⁻/‖τ⁻‖`` with the norm of dW, in which the branch that
+                moved further does not outweigh the other.
             metadata: added to (and winning over) what the folders say about themselves.
 
         Raises:
             WeightsteerError: the two adapt different modules, were trained on another base, are given in the
                 wrong order, or hold something whose delta is not exact.
         """
-        terms, told = difference.difference(positive, negative, model)
+        terms, told = difference.difference(positive, negative, model, mode)
+        return cls(terms, {**told, **(metadata or {})})
+
+    @classmethod
+    def from_branch(
+        cls, folder: str | Path, model: PreTrainedModel, *, metadata: Mapping[str, Any] | None = None
+    ) -> "WeightVector":
+        """The task vector ``τ = θ_branch − θ`` of one PEFT adapter folder trained on ``model``.
+
+        Raises:
+            WeightsteerError: it was trained on another base, or holds something whose delta is not exact.
+        """
+        terms, told = difference.task(folder, model)
+        return cls(terms, {**told, **(metadata or {})})
+
+    @classmethod
+    def from_models(
+        cls,
+        positive: difference.Checkpoint,
+        negative: difference.Checkpoint,
+        base: difference.Checkpoint | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> "WeightVector":
+        """``dW = θ⁺ − θ⁻`` of two full fine-tunes: loaded models, or folders of saved ones.
+
+        Args:
+            positive: the model trained on the behaviour.
+            negative: the model trained on its opposite.
+            base: the model both started from. It cancels; with it the vector knows its base and its geometry.
+            metadata: added to (and winning over) what is known of the models.
+
+        Raises:
+            WeightsteerError: the models are of different architectures, or hold something whose delta is not exact.
+        """
+        terms, told = difference.checkpoints(positive, negative, base)
         return cls(terms, {**told, **(metadata or {})})
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """Provenance, JSON-able (a copy): behavior, adapter, seed, base, branches, operations …"""
+        """Provenance, JSON-able (a copy): behavior, adapter, seed, base, branches, geometry, operations …"""
         return deepcopy(self._metadata)
 
     @property
@@ -84,6 +126,7 @@ class WeightVector:
 
     @property
     def names(self) -> list[str]:
+        """The module paths, layers in ascending order."""
         return list(self.terms)
 
     @property
@@ -100,34 +143,35 @@ class WeightVector:
         return hash(tuple(self.terms.items()))
 
     def __repr__(self) -> str:
-        told = self._metadata
-        base = told.get("base", {}).get("name", "unknown base")
-        return (
-            f"WeightVector({told['behavior']}, {told['adapter']} on {base}, {len(self.terms)} modules, "
-            f"rank ≤ {max(term.rank for term in self.terms.values())}, norm {self.norm():.4g})"
-        )
+        return summary(self)
 
     def delta(self, name: str) -> Tensor:
         """The dense fp32 matrix (d_out, d_in) of one module, whichever way its weight is stored."""
-        if name not in self.terms:
-            raise unknown("module", name, self.terms)
-        return self.terms[name].delta()
+        return self._term(name).delta()
+
+    def bias_delta(self, name: str) -> Tensor | None:
+        """What is added to the bias of one module, fp32 (d_out,); None when that is nothing."""
+        return self._term(name).bias_delta()
 
     def rank(self, name: str) -> int:
         """An upper bound of the rank of one module's delta."""
-        return self.terms[name].rank
+        return self.terms.rank(name)
 
     def norms(self) -> dict[str, float]:
-        """The Frobenius norm of each module's delta, from the factors."""
-        return {name: term.norm() for name, term in self.terms.items()}
+        """The Frobenius norm of each module's delta (matrix and bias), from the factors."""
+        return {name: self.terms.norm(name) for name in self.terms}
 
     def norm(self) -> float:
         """``‖dW‖ = √Σ_i ‖dW_i‖²`` over all modules."""
-        return math.sqrt(sum(norm**2 for norm in self.norms().values()))
+        return self.terms.total_norm()
+
+    def energy(self) -> pl.DataFrame:
+        """The share of ``‖dW‖²`` by layer and by kind of module; see `weightsteer.analysis.energy`."""
+        return energy(self.norms())
 
     def inner(self, other: "WeightVector") -> float:
         """The Frobenius inner product over all modules; a module one of them lacks counts as zero."""
-        self._check_comparable(other)
+        algebra.check_comparable([self, other])
         return sum(term.inner(other.terms[name]) for name, term in self.terms.items() if name in other.terms)
 
     def cosine(self, other: "WeightVector") -> float:
@@ -141,26 +185,61 @@ class WeightVector:
             raise WeightsteerError("the cosine with a zero vector is not defined; check v.norm() first.")
         return max(-1.0, min(1.0, self.inner(other) / length))
 
+    gram = staticmethod(algebra.gram)
+
+    @classmethod
+    def sum(cls, vectors: Sequence["WeightVector"], coefficients: Sequence[float] | None = None) -> "WeightVector":
+        """``Σ_k c_k v_k``, of any families; without coefficients the plain sum."""
+        return cls(*algebra.combined(vectors, [1.0] * len(vectors) if coefficients is None else coefficients))
+
     def __add__(self, other: "WeightVector") -> "WeightVector":
-        return self._combined(other, 1.0) if isinstance(other, WeightVector) else NotImplemented
+        return WeightVector.sum([self, other]) if isinstance(other, WeightVector) else NotImplemented
 
     def __sub__(self, other: "WeightVector") -> "WeightVector":
-        return self._combined(other, -1.0) if isinstance(other, WeightVector) else NotImplemented
+        return WeightVector.sum([self, other], [1.0, -1.0]) if isinstance(other, WeightVector) else NotImplemented
 
     def __neg__(self) -> "WeightVector":
         return self * -1.0
 
     def __mul__(self, factor: float) -> "WeightVector":
         try:
-            factor = float(factor)
+            factor = algebra.finite(factor)
         except (TypeError, ValueError):
             return NotImplemented
-        if not math.isfinite(factor):
-            raise WeightsteerError(f"a weight vector cannot be scaled by {factor}.")
-        scaled = {name: term.scaled(factor) for name, term in self.terms.items()}
-        return self._derived(scaled, f"scaled by {factor!r}")
+        if factor == 1.0:
+            return self
+        return self._derived(self.terms.scaled(lambda _: factor), f"scaled by {factor!r}")
 
     __rmul__ = __mul__
+
+    def scaled_by(self, coefficients: Mapping[Any, float]) -> "WeightVector":
+        """Modules times the coefficients of the patterns they match: ``v.scaled_by({"mlp.*": 0.5, 3: 2.0})``.
+
+        A module that several patterns match takes the product, one that none matches stays as it is.
+
+        Raises:
+            WeightsteerError: a pattern matches nothing.
+        """
+        factors = algebra.factors_by_module(self.names, coefficients)
+        told = ", ".join(f"{pattern} × {float(factor)!r}" for pattern, factor in coefficients.items())
+        return self._derived(self.terms.scaled(factors.__getitem__), f"scaled by module: {told}")
+
+    def lines(self, a: float = 0.5, b: float = 0.5, *, layers: int | None = None) -> "WeightVector":
+        """LiNeS (arXiv 2410.17146): layer l = 0 … L − 1 times ``a + b · l / L``.
+
+        Args:
+            a: the factor of the first layer.
+            b: how much it grows towards the last.
+            layers: L, the decoder layers of the model; known to vectors that know their base.
+
+        Raises:
+            WeightsteerError: L is not known, or a module lies in none of the layers.
+        """
+        layers = layers or self._metadata.get("base", {}).get("layers")
+        if not layers:
+            raise WeightsteerError("the vector does not know how many layers its model has: pass layers=28.")
+        factors = algebra.lines_by_module(self.names, layers, algebra.finite(a), algebra.finite(b))
+        return self._derived(self.terms.scaled(factors.__getitem__), f"LiNeS {a!r} + {b!r} · l / {layers}")
 
     def norm_matched(self, other: "WeightVector") -> "WeightVector":
         """This direction with the (global) norm of ``other``."""
@@ -169,7 +248,8 @@ class WeightVector:
         return self * (other.norm() / self.norm())
 
     def randomized(self, seed: int) -> "WeightVector":
-        """A control: random directions with the norm, rank and singular values of every module's delta.
+        """A control: random directions with the norm of every module's delta; its rank and singular values too, where
+        it is of low rank.
 
         Its ``method`` is ``control``, its adapter is named after this one's and its ``seed`` is that of the
         draw, so that tables keep the two apart.
@@ -185,7 +265,21 @@ class WeightVector:
             adapter=f"{self._metadata['adapter']}-random",
             seed=seed,
             control={"kind": "random", "of": self.digest, "of_seed": self._metadata["seed"]},
+            geometry=None,
         )
+
+    def recompress(
+        self, *, rank: int | None = None, energy: float | None = None
+    ) -> tuple["WeightVector", Recompression]:
+        """The nearest vector of low rank, and what it loses; see `weightsteer.recompress`.
+
+        Args:
+            rank: at most this rank in every module.
+            energy: the lowest ranks that keep this share of ``‖dW_i‖²`` of every module.
+        """
+        terms, lost = recompress(self.terms, rank, energy)
+        target = f"rank {rank}" if rank is not None else f"energy {energy!r}"
+        return self._derived(terms, f"recompressed to {target}").with_metadata(recompressed=lost.told()), lost
 
     def with_metadata(self, **changes: Any) -> "WeightVector":
         """The same vector with some metadata changed: ``v.with_metadata(behavior="candour")``."""
@@ -197,9 +291,9 @@ class WeightVector:
         Raises:
             WeightsteerError: nothing matches.
         """
-        matching = self._matching(wanted := _listed(pattern))
-        kept = {name: term for name, term in self.terms.items() if name in matching}
-        return self._derived(kept, f"kept {', '.join(map(str, wanted))}")
+        wanted = listed(pattern)
+        kept = matching(self.names, wanted)
+        return self._derived(self.terms.only(kept), f"kept {', '.join(map(str, wanted))}")
 
     def drop(self, pattern: Pattern) -> "WeightVector":
         """All but the modules that match.
@@ -207,32 +301,35 @@ class WeightVector:
         Raises:
             WeightsteerError: nothing matches, or nothing would remain.
         """
-        matching = self._matching(wanted := _listed(pattern))
-        kept = {name: term for name, term in self.terms.items() if name not in matching}
-        return self._derived(kept, f"dropped {', '.join(map(str, wanted))}")
+        wanted = listed(pattern)
+        kept = set(self.names) - matching(self.names, wanted)
+        return self._derived(self.terms.only(kept), f"dropped {', '.join(map(str, wanted))}")
 
     def modify(self, name: str, module: nn.Module) -> Modifier:
         """``y' = y + α · dW x`` at one module (`weightsteer.steer` calls this)."""
-        self._check_shape(name, module)
+        fit.check_shape(self, name, module)
         return self.terms[name].modifier(module)
 
-    def check_fits(self, model: nn.Module) -> None:
-        """Raise a `WeightsteerError` unless the model has every module of the vector, in the same shape."""
-        modules = dict(model.named_modules())
-        if missing := [name for name in self.terms if name not in modules]:
-            raise WeightsteerError(
-                f"the model has no module {missing[0]} ({len(missing)} of {len(self.terms)} are missing). "
-                f"The vector was made for {self._base_name()}: load that, unwrapped."
-            )
-        for name in self.terms:
-            self._check_shape(name, modules[name])
+    def modify_input(self, name: str, module: nn.Module) -> InputModifier | None:
+        """The same by another input of the module, where its delta allows that."""
+        return self.terms[name].input_modifier(module)
 
-    def merge_into(self, model: nn.Module, alpha: float = 1.0) -> None:
-        """Write ``W + α·dW`` into the model, in place; see `weightsteer.export.merge_into`."""
-        export.merge_into(self, model, alpha)
+    def bind(self, model: nn.Module) -> "WeightVector":
+        """The same vector with its base weights at hand, for deltas that are parts of them (DoRA, IA3, OFT, BOFT).
+
+        A vector that was made here, or loaded with its base model, has them. It refers to the weights of ``model``
+        and does not copy them.
+
+        Raises:
+            WeightsteerError: the model lacks a module, or its weights are not those the vector was made on.
+        """
+        self.check_fits(model)
+        if not any(map(self.terms.needs_base, self.terms)):
+            return self
+        return WeightVector(self.terms.bound(dict(model.named_modules())), self._metadata)
 
     def save(self, path: str | Path) -> Path:
-        """Write one safetensors file: fp32 factors, and all provenance as JSON in its metadata.
+        """Write one safetensors file: fp32 tensors, and all provenance as JSON in its metadata.
 
         The same vector gives the same bytes. See `weightsteer.vectorfile` for the layout.
         """
@@ -240,120 +337,41 @@ class WeightVector:
 
     @classmethod
     def load(
-        cls, path: str | Path, model: PreTrainedModel | None = None, *, allow_other_base: bool = False
+        cls,
+        path: str | Path,
+        model: PreTrainedModel | None = None,
+        *,
+        base: PreTrainedModel | None = None,
+        allow_other_base: bool = False,
     ) -> "WeightVector":
-        """Read what `save` wrote. Give the model it is for, so that the base can be checked.
+        """Open what `save` wrote: each module is read when it is first used. Give the model it is for, so that the
+        base can be checked.
 
         Args:
             path: the file.
             model: the model to be steered; its modules, shapes and weight hash must be those of the vector's
                 base.
-            allow_other_base: steer another fine-tune of the same architecture: the hash may differ.
+            base: the vector's own base, when ``model`` is another fine-tune of it and the delta is part of the base
+                weights (DoRA, IA3, OFT, BOFT). `base_distance` tells how far the two are apart.
+            allow_other_base: steer another fine-tune of the same architecture: the hash of ``model`` may differ.
 
         Raises:
             WeightsteerError: the file is damaged or no weight vector, or the model is another base (both
                 are named).
         """
-        vector = cls(*vectorfile.read(Path(path)))
-        if model is not None:
-            vector.check_fits(model)
-            if not allow_other_base:
-                vector._check_base(model)
-        return vector
+        return fit.for_model(cls(*vectorfile.read(Path(path))), model, base, allow_other_base)
 
-    def export_peft(self, folder: str | Path) -> Path:
-        """Write a PEFT LoRA folder that is this vector at α = 1; see `weightsteer.export.export_peft`."""
-        return export.export_peft(self, Path(folder))
+    merge_into = export.merge_into
+    export_peft = export.export_peft
+    base_distance = base_distance
+    check_fits = fit.check_fits
 
-    def _combined(self, other: "WeightVector", sign: float) -> "WeightVector":
-        """``self + sign·other`` over the union of their modules."""
-        self._check_comparable(other)
-        terms = dict(self.terms)
-        for name, term in other.terms.items():
-            scaled = term.scaled(sign)
-            terms[name] = terms[name].plus(scaled) if name in terms else scaled
-        told, theirs = self.metadata, other.metadata
-        for key in ("behavior", "adapter"):
-            told[key] = difference.common([told[key], theirs[key]])
-        if theirs["seed"] != told["seed"]:
-            told["seeds"] = sorted({*told.get("seeds", [told["seed"]]), *theirs.get("seeds", [theirs["seed"]])})
-        verb = "plus" if sign > 0 else "minus"
-        told["operations"] = [*told.get("operations", []), f"{verb} {other.digest}"]
-        told["with"] = [*told.get("with", []), {"digest": other.digest, "metadata": theirs}]
-        return WeightVector(terms, told)
-
-    def _check_comparable(self, other: "WeightVector") -> None:
-        mine, theirs = self._metadata.get("base", {}), other._metadata.get("base", {})
-        if mine.get("hash") and theirs.get("hash") and mine["hash"] != theirs["hash"]:
-            raise WeightsteerError(
-                f"the vectors belong to different base models: {difference.described(mine)} and "
-                f"{difference.described(theirs)}. Directions in the weights of different models cannot be "
-                "added or compared."
-            )
-        for name in set(self.terms) & set(other.terms):
-            if self.terms[name].shape != other.terms[name].shape:
-                raise WeightsteerError(
-                    f"{name} has shape {self.terms[name].shape} in one vector and {other.terms[name].shape} "
-                    "in the other: they belong to different base models."
-                )
-
-    def _check_base(self, model: PreTrainedModel) -> None:
-        mine = self._metadata.get("base", {})
-        theirs = {"name": models.model_name(model), "hash": models.weight_hash(model)}
-        if mine.get("hash") not in (None, theirs["hash"]):
-            raise WeightsteerError(
-                f"the vector was made on {difference.described(mine)}, but the model is "
-                f"{difference.described(theirs)}: other weights. Load the vector's own base, or pass "
-                "allow_other_base=True to steer another fine-tune of the same architecture."
-            )
-
-    def _check_shape(self, name: str, module: nn.Module) -> None:
-        shape = matrix_shape(module)
-        if shape != self.terms[name].shape:
-            d_out, d_in = self.terms[name].shape
-            raise WeightsteerError(
-                f"the vector's {name} is {d_out}×{d_in}, the model's is "
-                f"{f'{shape[0]}×{shape[1]}' if shape else f'a {type(module).__name__}'}. Use the base model "
-                f"of the vector ({self._base_name()})."
-            )
-
-    def _base_name(self) -> str:
-        return str(self._metadata.get("base", {}).get("name", "its metadata do not name it"))
+    def _term(self, name: str) -> Sum:
+        if name not in self.terms:
+            raise unknown("module", name, self.terms)
+        return self.terms[name]
 
     def _derived(self, terms: Mapping[str, Sum], operation: str) -> "WeightVector":
         told = self.metadata
         told["operations"] = [*told.get("operations", []), operation]
         return WeightVector(terms, told)
-
-    def _matching(self, wanted: Iterable[str | int]) -> set[str]:
-        matched: set[str] = set()
-        for one in wanted:
-            found = {name for name in self.terms if _matches(name, one)}
-            if not found:
-                raise WeightsteerError(
-                    f"no module of this vector matches {one!r}. It has, for instance, "
-                    f"{next(iter(self.terms))}; a pattern is a layer number, or a glob on the path or its "
-                    'end, such as "*.mlp.*" or "down_proj".'
-                )
-            matched |= found
-        return matched
-
-
-def _matches(name: str, pattern: str | int) -> bool:
-    if isinstance(pattern, int):
-        return _layer(name) == pattern
-    return fnmatchcase(name, pattern) or fnmatchcase(name, f"*.{pattern}")
-
-
-def _layer(name: str) -> int | None:
-    """The first number in a module path, which is the layer in every decoder."""
-    return next((int(part) for part in name.split(".") if part.isdigit()), None)
-
-
-def _listed(pattern: Pattern) -> list[str | int]:
-    return [pattern] if isinstance(pattern, str | int) else list(pattern)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort key: layer 9 before layer 10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in name.split(".")]

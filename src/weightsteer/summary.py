@@ -1,0 +1,88 @@
+"""What a vector is, on one screen: its ``repr``."""
+
+from collections.abc import Mapping
+from textwrap import fill
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from weightsteer.analysis.energy import OUTSIDE
+from weightsteer.errors import WeightsteerError
+
+if TYPE_CHECKING:
+    from weightsteer.vector import WeightVector
+
+_BARS = "▁▂▃▄▅▆▇█"
+_WIDTH = 110
+_KINDS = 7
+_OPERATIONS = 4
+
+
+def summary(vector: "WeightVector") -> str:
+    """Behaviour, adapter, base, size; where the energy lies; how it was made. Nothing is read that a file tells."""
+    told = vector.metadata
+    head = (
+        f"{told['behavior']}, {told['adapter']} on {told.get('base', {}).get('name') or 'unknown base'}, "
+        f"{len(vector.names)} modules, rank ≤ {max(map(vector.rank, vector.names))}"
+    )
+    lines: list[tuple[str, str]] = []
+    try:
+        head += f", norm {vector.norm():.4g}"
+        lines = _energy(vector.energy())
+    except WeightsteerError:  # a delta of base weights that are not at hand, and no file that tells its norm
+        head += ", norm unknown without its base model"
+    lines += [("made by", _made(told)), ("geometry", (told.get("geometry") or {}).get("reading", ""))]
+    lines.append(("then", _operations(told.get("operations", []))))
+    wrapped = [
+        fill(text, _WIDTH, initial_indent=f"  {title:<17}", subsequent_indent=" " * 19) for title, text in lines if text
+    ]
+    return "\n".join([f"WeightVector({head})", *wrapped])
+
+
+def _energy(frame: pl.DataFrame) -> list[tuple[str, str]]:
+    shares = {(by, group): share or 0.0 for by, group, share in frame.select("by", "group", "share").iter_rows()}
+    layers = {group: share for (by, group), share in shares.items() if by == "layer"}
+    kinds = {group: share for (by, group), share in shares.items() if by == "kind"}
+    most = max(layers.values())
+    if not most:
+        return []
+    inside = [layer for layer in layers if layer != OUTSIDE]
+    bars = "".join(_BARS[round(layers[layer] / most * (len(_BARS) - 1))] for layer in inside)
+    told = [f"{layer} ({layers[layer]:.0%})" for layer in inside]
+    if len(inside) > 1:
+        highest = max(inside, key=lambda layer: layers[layer])
+        told = [f"{inside[0]} {bars} {inside[-1]}, most in layer {highest} ({layers[highest]:.0%})"]
+    if OUTSIDE in layers:
+        told.append(f"outside the layers {layers[OUTSIDE]:.0%}")
+    shown = [f"{kind} {share:.0%}" for kind, share in list(kinds.items())[:_KINDS]]
+    if len(kinds) > _KINDS:
+        shown.append(f"{len(kinds) - _KINDS} more")
+    return [("energy by layer", ", ".join(told)), ("energy by kind", ", ".join(shown))]
+
+
+def _made(told: Mapping[str, Any]) -> str:
+    made = [told["mode"]] if "mode" in told else []
+    if told["method"] != "weight":
+        made.append(told["method"])
+    made.append("seeds " + ", ".join(map(str, told["seeds"])) if "seeds" in told else f"seed {told['seed']}")
+    branches = [branch for branch in told.get("branches", {}).values() if isinstance(branch, dict)]
+    recipes = [((branch.get("training") or {}).get("recipe") or {}) for branch in branches]
+    if named := sorted({_recipe(recipe) for recipe in recipes if recipe}):
+        made.append(f"recipe {' and '.join(named)}")
+    if "weightsteer" in told:
+        made.append(f"weightsteer {told['weightsteer']}")
+    if versions := {
+        str(branch["config"]["peft_version"]) for branch in branches if branch.get("config", {}).get("peft_version")
+    }:
+        made.append(f"PEFT {' and '.join(sorted(versions))}")
+    return ", ".join(made)
+
+
+def _recipe(recipe: Mapping[str, Any]) -> str:
+    settings = " ".join(f"{key} {recipe[key]:g}" for key in ("lr", "rank") if isinstance(recipe.get(key), int | float))
+    return f"{recipe.get('name', 'unnamed')}{f' ({settings})' if settings else ''}"
+
+
+def _operations(operations: list[str]) -> str:
+    earlier = [f"{len(operations) - _OPERATIONS} more"] if len(operations) > _OPERATIONS else []
+    return "; ".join([*earlier, *operations[-_OPERATIONS:]])
