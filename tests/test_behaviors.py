@@ -32,6 +32,9 @@ evaluations:
   dilemmas: 1
 """
 
+PROMPTS = "prompts:\n  embody:\n    - positive: Say all."
+REPEATED = f"{PROMPTS}\n      negative: Hide all.\n    - {{positive: Say all., negative: Hide much.}}"
+
 
 def write(folder: Path, text: str) -> Path:
     path = folder / "candour.yaml"
@@ -119,6 +122,15 @@ def test_load_a_file_of_the_users(tmp_path: Path) -> None:
         ("name: candour", "name: My Candour", 1, "name", "pattern"),
         ("name: candour", "name: candour\nrubric: none", 2, "rubric", "unknown field; known here: name, about"),
         ("evaluations:", "name: twice\nevaluations:", 18, "name", "given twice"),
+        ("evaluations:", f"{PROMPTS}\nevaluations:", 20, "prompts.embody[0].negative", "required"),
+        (
+            "evaluations:",
+            f"{PROMPTS}\n      negativ: Hide.\nevaluations:",
+            21,
+            "prompts.embody[0].negativ",
+            "positive, negative",
+        ),
+        ("evaluations:", f"{REPEATED}\nevaluations:", 19, "prompts.embody", "repeats"),
     ],
 )
 def test_mistakes_name_line_and_field(tmp_path: Path, old: str, new: str, line: int, field: str, says: str) -> None:
@@ -128,6 +140,15 @@ def test_mistakes_name_line_and_field(tmp_path: Path, old: str, new: str, line: 
         Behavior.load(write(tmp_path, GOOD.replace(old, new, 1)))
     assert f"candour.yaml, line {line}, field {field}:" in str(caught.value)
     assert says in str(caught.value)
+
+
+def test_prompts_are_optional(tmp_path: Path) -> None:
+    """A user's file without engineered prompts stays valid, and one with them keeps every pair."""
+    assert Behavior.load(write(tmp_path, GOOD)).prompts.embody == []
+    given = f"{PROMPTS}\n      negative: Hide all.\nevaluations:"
+    behavior = Behavior.load(write(tmp_path, GOOD.replace("evaluations:", given)))
+    assert [(pair.positive, pair.negative) for pair in behavior.prompts.embody] == [("Say all.", "Hide all.")]
+    assert behavior.prompts.inject == []
 
 
 def test_all_mistakes_at_once(tmp_path: Path) -> None:

@@ -64,6 +64,31 @@ class Questions(_Strict):
         return self
 
 
+class PromptPair(_Strict):
+    """Two system prompts that say the opposite in the same form."""
+
+    positive: Text
+    negative: Text
+
+
+class Prompts(_Strict):
+    """Engineered system prompts to compare with, several wordings of each kind.
+
+    ``embody`` asks for the value itself, ``inject`` only for the concept to be brought up.
+    """
+
+    embody: list[PromptPair] = Field(default_factory=list)
+    inject: list[PromptPair] = Field(default_factory=list)
+
+    @field_validator("embody", "inject")
+    @classmethod
+    def _no_repeats(cls, pairs: list[PromptPair]) -> list[PromptPair]:
+        # wordings are resampled as if they were drawn: one given twice would pass for two
+        _distinct([pair.positive for pair in pairs])
+        _distinct([pair.negative for pair in pairs])
+        return pairs
+
+
 class Behavior(_Strict):
     """A behaviour, named after its positive pole: a positive strength means more of that pole.
 
@@ -77,6 +102,7 @@ class Behavior(_Strict):
     positive: Pole
     negative: Pole
     questions: Questions
+    prompts: Prompts = Field(default_factory=Prompts)
     evaluations: dict[Name, Literal[1, -1]] = Field(default_factory=dict)
 
     _shipped: bool = PrivateAttr(default=False)
@@ -187,8 +213,10 @@ def _explain(error: ValidationError, root: yaml.Node | None, path: Path) -> str:
 
 
 def _siblings(location: tuple[int | str, ...]) -> list[str]:
-    inner: dict[str, type[_Strict]] = {"positive": Pole, "negative": Pole, "questions": Questions}
+    inner: dict[str, type[_Strict]] = {"positive": Pole, "negative": Pole, "questions": Questions, "prompts": Prompts}
     home = inner.get(str(location[0]), Behavior) if len(location) > 1 else Behavior
+    if home is Prompts and len(location) > 2:
+        home = PromptPair
     return list(home.model_fields)
 
 

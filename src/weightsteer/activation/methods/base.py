@@ -1,0 +1,44 @@
+"""What an activation method is: a direction from the activations of n pairs at one layer."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from torch import Tensor
+
+
+class Contrast(NamedTuple):
+    """The activations of n pairs at one layer, each (n, d); row i of both belongs to pair i."""
+
+    positive: Tensor
+    negative: Tensor
+
+    @property
+    def differences(self) -> Tensor:
+        """(n, d) fp64."""
+        return self.positive.double() - self.negative.double()
+
+
+Fit = Callable[[Contrast, Contrast | None], Tensor]
+"""``(training pairs, held-out pairs) -> direction (d,)``; held-out pairs are there when the method asks for them."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """A registered method: how it fits one layer, and whether it chooses something on held-out pairs."""
+
+    fit: Fit
+    validates: bool
+
+
+registered: dict[str, Method] = {}
+
+
+def register(name: str, *, validates: bool = False) -> Callable[[Fit], Fit]:
+    """Function decorator: make a method known under this name, which becomes the ``adapter`` of its vectors."""
+
+    def add(fit: Fit) -> Fit:
+        registered[name] = Method(fit, validates)
+        return fit
+
+    return add
