@@ -3,6 +3,7 @@
 Each evaluation is one file in this package with a class under `register`; nothing else has to be edited.
 """
 
+from collections.abc import Mapping
 from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
@@ -18,7 +19,7 @@ from weightsteer.evals.base import (
 )
 from weightsteer.evals.files import SUFFIXES, FileRows
 
-__all__ = ["Evaluation", "Item", "label_balance", "load", "names", "register", "user_turn"]
+__all__ = ["Evaluation", "Item", "label_balance", "load", "names", "register", "sign", "user_turn"]
 
 
 def names() -> list[str]:
@@ -44,3 +45,13 @@ def load(name: str, *, data: str | Path | None = None, sign: int = 1, limit: int
     if name not in names():
         raise unknown("evaluation", name, names())
     return registry()[name](data=None if data is None else Path(data), sign=sign, limit=limit)
+
+
+def sign(name: str, evaluations: Mapping[str, int]) -> int:
+    """The sign that turns an evaluation's labels into labels of a behaviour.
+
+    ``evaluations`` is the mapping of `Behavior.evaluations`. What it says of an evaluation holds for the variants of
+    it too (`dilemmas` for `dilemmas-balanced`), unless it names them; 1 when it says nothing.
+    """
+    axis = registry()[name].axis if name in names() else ""
+    return evaluations.get(name, evaluations.get(axis, 1))

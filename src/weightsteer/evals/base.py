@@ -27,6 +27,8 @@ class Item:
         choices: two words, each a single token of the model.
         answer_prefix: the beginning of the model's answer; the choice is the next token.
         text: what a human reads in tables; the last message when empty.
+        thinking_tokens: at most so many tokens of free thought before ``answer_prefix`` (the guided form, see
+            `weightsteer.evals.guided`); 0: the model answers at once.
     """
 
     item: str
@@ -36,6 +38,7 @@ class Item:
     choices: tuple[str, str] = YES_NO
     answer_prefix: str = ""
     text: str = ""
+    thinking_tokens: int = 0
 
     def __post_init__(self) -> None:
         if self.label not in (1, -1):
@@ -45,6 +48,8 @@ class Item:
             )
         if not self.messages:
             raise WeightsteerError(f"row {self.item!r} has no messages: give at least one user turn.")
+        if self.thinking_tokens < 0:
+            raise WeightsteerError(f"row {self.item!r}: thinking_tokens must not be negative ({self.thinking_tokens}).")
         if not self.text:
             object.__setattr__(self, "text", self.messages[-1]["content"])
 
@@ -55,14 +60,34 @@ def user_turn(text: str) -> tuple[dict[str, str], ...]:
 
 
 def from_world(rows: Iterable[Mapping[str, Any]]) -> list[Item]:
-    """Items from rows of the embedded models' world: item, cluster, label, user (the question) and text."""
-    return [Item(row["item"], row["cluster"], row["label"], user_turn(row["user"]), text=row["text"]) for row in rows]
+    """Items from rows of the embedded models' world: item, cluster, label, user (the question) and text.
+
+    Rows whose answer is not Yes or No also have choices and answer_prefix.
+    """
+    return [
+        Item(
+            item=row["item"],
+            cluster=row["cluster"],
+            label=row["label"],
+            messages=user_turn(row["user"]),
+            choices=row.get("choices", YES_NO),
+            answer_prefix=row.get("answer_prefix", ""),
+            text=row["text"],
+        )
+        for row in rows
+    ]
 
 
 class Evaluation(ABC):
     """A named set of rows for a model.
 
     Subclasses say in `rows` what the rows are; `items` applies the behaviour's sign and the limit.
+
+    Attributes:
+        axis: the evaluation whose sign in a behaviour holds for this one too (see `weightsteer.evals.sign`): the
+            variants of an evaluation point the same way. Empty: its own name.
+        balanced: whether the shipped and the published rows have both labels equally often. Where they do not,
+            the behaviour and Yes-saying cannot be told apart as well, or (one label) at all.
 
     Args:
         data: a file of the user's own, for evaluations that can read one.
@@ -71,6 +96,8 @@ class Evaluation(ABC):
     """
 
     name: str
+    axis: str = ""
+    balanced: bool = True
 
     def __init__(self, *, data: Path | None = None, sign: int = 1, limit: int | None = None) -> None:
         if sign not in (1, -1):

@@ -2,8 +2,8 @@
 
 Fields: ``label`` (1: the first choice shows the behaviour, -1: the second) and ``prompt`` (one user turn) or
 ``messages`` (a list of ``{"role", "content"}``) are needed; ``item`` (default: the line), ``cluster``
-(default: the item), ``choices`` (two words as a list, or ``Yes|No``), ``answer_prefix`` and ``text`` may be
-given. Other fields are ignored, unless they look like a misspelt one.
+(default: the item), ``choices`` (two words as a list, or ``Yes|No``), ``answer_prefix``, ``text`` and
+``thinking_tokens`` (0) may be given. Other fields are ignored, unless they look like a misspelt one.
 """
 
 import csv
@@ -20,7 +20,7 @@ from weightsteer.errors import WeightsteerError
 from weightsteer.evals.base import YES_NO, Evaluation, Item, user_turn
 
 SUFFIXES = (".jsonl", ".csv")
-FIELDS = ("item", "cluster", "label", "prompt", "messages", "choices", "answer_prefix", "text")
+FIELDS = ("item", "cluster", "label", "prompt", "messages", "choices", "answer_prefix", "text", "thinking_tokens")
 ROLES = ("system", "user", "assistant")
 _LABELS = {"1": 1, "+1": 1, "-1": -1, "1.0": 1, "-1.0": -1}
 
@@ -138,14 +138,41 @@ def own_row(record: Record) -> Item:
         item=item,
         cluster=record.text("cluster") if record.get("cluster") is not None else item,
         label=sign,
-        messages=_messages(record),
+        messages=messages_of(record),
         choices=_choices(record),
         answer_prefix=record.text("answer_prefix") if record.get("answer_prefix") is not None else "",
         text=record.text("text") if record.get("text") is not None else "",
+        thinking_tokens=_count(record, "thinking_tokens"),
     )
 
 
-def _messages(record: Record) -> tuple[dict[str, str], ...]:
+def own_rows(records: list[Record]) -> list[Item] | None:
+    """The items of a file in the layout above; None when it is laid out otherwise (its first row tells)."""
+    fields = records[0].fields
+    if "label" in fields and not {"prompt", "messages"}.isdisjoint(fields):
+        return [own_row(record) for record in records]
+    return None
+
+
+def unknown_layout(records: list[Record], known: str) -> WeightsteerError:
+    """The error for a file whose fields nobody knows; ``known`` names the layouts that would do."""
+    fields = ", ".join(records[0].fields)
+    return WeightsteerError(
+        f"{records[0].path}: unknown layout (fields: {fields}). Known: own rows with `label` and `prompt`; {known}."
+    )
+
+
+def _count(record: Record, field: str) -> int:
+    value = record.get(field)
+    if value is None:
+        return 0
+    if isinstance(value, bool) or not str(value).strip().isdigit():
+        raise record.error(field, f"must be a whole number that is not negative, not {value!r}.")
+    return int(str(value))
+
+
+def messages_of(record: Record) -> tuple[dict[str, str], ...]:
+    """The conversation of a row: its ``messages``, or its ``prompt`` as one user turn."""
     messages = record.get("messages")
     if messages is None:
         if record.get("prompt") is None:
