@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "ActivationVector",
     "Behavior",
     "Intervention",
     "WeightVector",
@@ -18,17 +19,20 @@ __all__ = [
     "__version__",
     "evals",
     "load_model",
+    "prompts_of",
     "steer",
     "summarize",
     "sweep",
 ]
 
 _HOME = {
+    "ActivationVector": "activation",
     "Behavior": "behaviors",
     "Intervention": "steering",
     "WeightVector": "vector",
     "WeightsteerError": "errors",
     "load_model": "models",
+    "prompts_of": "prompts",
     "steer": "steering",
     "summarize": "stats",
     "sweep": "engine",
@@ -49,10 +53,12 @@ def __dir__() -> list[str]:
 
 if TYPE_CHECKING:
     from weightsteer import evals
+    from weightsteer.activation import ActivationVector
     from weightsteer.behaviors import Behavior
     from weightsteer.engine import sweep
     from weightsteer.errors import WeightsteerError
     from weightsteer.models import load_model
+    from weightsteer.prompts import prompts_of
     from weightsteer.stats import summarize
     from weightsteer.steering import Intervention, steer
     from weightsteer.vector import WeightVector

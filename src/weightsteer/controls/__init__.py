@@ -1,0 +1,179 @@
+"""Controls: vectors made to be compared with a vector, each to rule out one other reason for its effect.
+
+Three sorts (`Kind.made_from`): some are computed from the vector (`control`, `draws`), some are one of its branches
+(`one_branch`), some are trained like it on other pairs (`control_pairs`, then `trained`). A control has the method
+``control``, the behaviour of its vector and the adapter ``<adapter of the vector>-<kind>``, so that it stands beside
+its vector in every table; ``metadata["control"]`` names its kind and the vector.
+
+Another control is another file in this folder that registers itself (`weightsteer.controls.base`).
+"""
+
+from collections.abc import Mapping
+from importlib import import_module
+from pathlib import Path
+from pkgutil import iter_modules
+from typing import Any
+
+import polars as pl
+from transformers import PreTrainedModel
+
+from weightsteer.behaviors import Behavior
+from weightsteer.controls.base import BranchKind, Kind, PairsKind, Side, VectorKind, registered
+from weightsteer.controls.sign import mirrored
+from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.vector import WeightVector
+
+__all__ = ["DRAWS", "Kind", "control", "control_pairs", "draws", "get", "kinds", "mirrored", "one_branch", "trained"]
+
+for _module in iter_modules(__path__):
+    import_module(f"{__name__}.{_module.name}")
+
+DRAWS = 10
+"""How many draws of a random control: a single one can move a metric more than the vector does, by chance."""
+
+SEED_STEP = 1000
+"""Between the seeds of two draws, so that those of different training seeds stay apart."""
+
+
+def kinds() -> dict[str, Kind]:
+    """Every kind of control by name, sorted.
+
+    >>> kinds()["random"].made_from
+    'vector'
+    """
+    return dict(sorted(registered.items()))
+
+
+def get(kind: str) -> Kind:
+    """The kind of that name.
+
+    Raises:
+        WeightsteerError: there is none; the message suggests the nearest.
+    """
+    if kind not in registered:
+        raise unknown("control", kind, registered)
+    return registered[kind]
+
+
+def control(kind: str, vector: WeightVector, seed: int | None = None) -> WeightVector:
+    """A control computed from the vector.
+
+    Args:
+        seed: of the draw; by default that of the vector. One that is not drawn keeps the seed of the vector.
+
+    Raises:
+        WeightsteerError: an unknown kind, one that is not computed from a vector, or a vector it cannot be made of.
+    """
+    found = get(kind)
+    if not isinstance(found, VectorKind):
+        raise _made_otherwise(found)
+    own = int(vector.metadata["seed"])
+    chosen = own if seed is None or not found.drawn else seed
+    told = f"control {kind}" + (f" with seed {chosen}" if found.drawn else "")
+    return _labelled(found, WeightVector(found.make(vector, chosen), vector.metadata), vector, chosen, told)
+
+
+def draws(kind: str, vector: WeightVector, count: int = DRAWS) -> list[WeightVector]:
+    """So many draws of a random control, with seeds of their own; a control that is not drawn comes once.
+
+    Draw k of the vector with seed s has the seed ``s + 1000 k``; a larger count contains the smaller one.
+    """
+    if count < 1:
+        raise WeightsteerError(f"{count} draws of a control: at least one is needed.")
+    own = int(vector.metadata["seed"])
+    return [control(kind, vector, own + SEED_STEP * k) for k in range(count if get(kind).drawn else 1)]
+
+
+def one_branch(
+    kind: str,
+    folders: Mapping[Side, str | Path],
+    model: PreTrainedModel,
+    of: WeightVector,
+    *,
+    matched: bool = True,
+) -> WeightVector:
+    """One branch alone: ``τ⁺``, or ``−τ⁻`` (so that α > 0 should mean more of the behaviour in both).
+
+    Args:
+        folders: the adapter folders (or checkpoints) of the branches, by side.
+        of: the vector they made.
+        matched: with the norm of ``of``, which compares directions; otherwise as it was trained, which compares what
+            subtracting the other branch adds. The two have different names in tables.
+
+    Raises:
+        WeightsteerError: as `WeightVector.from_branch`; or the branch did not move at all and cannot be matched.
+    """
+    found = get(kind)
+    if not isinstance(found, BranchKind):
+        raise _made_otherwise(found)
+    if found.side not in folders:
+        raise WeightsteerError(f"the control {kind} needs the folder of the {found.side} branch.")
+    branch = WeightVector.from_branch(folders[found.side], model) * found.sign
+    told = f"control {kind}" + (", norm matched" if matched else ", as trained")
+    made = branch.norm_matched(of) if matched else branch
+    return _labelled(found, made, of, int(of.metadata["seed"]), told, "" if matched else "-as-trained")
+
+
+def control_pairs(
+    kind: str, model: PreTrainedModel, behavior: Behavior, seed: int = 0, pairs: pl.DataFrame | None = None
+) -> pl.DataFrame:
+    """The pairs that the branches of a trained control learn from; `train_branch` takes them as they are.
+
+    Args:
+        kind: one that is made from pairs.
+        model: the model to be trained: the embedded models know only the words of their own world.
+        behavior: the behaviour whose vector it is a control of.
+        pairs: the pairs of the behaviour; only some kinds need them (`PairsKind.of_behavior`).
+
+    Returns:
+        At least prompt, response_pos, response_neg, topic_idx, persona_idx, sample_idx, behavior, seed. None of the
+        prompts is a question of the behaviour, unless the pairs are made from those of the behaviour.
+
+    Raises:
+        WeightsteerError: an unknown kind, one that is not made from pairs, or pairs it cannot be made of.
+    """
+    found = get(kind)
+    if not isinstance(found, PairsKind):
+        raise _made_otherwise(found)
+    return found.make(model, behavior, seed, pairs)
+
+
+def trained(kind: str, vector: WeightVector, of: WeightVector, *, matched: bool = True) -> WeightVector:
+    """A vector that was trained on `control_pairs`, named as the control of another.
+
+    Args:
+        vector: the difference of the two branches trained on the pairs of the control.
+        of: the vector it is a control of.
+        matched: with the norm of ``of``. Without it a control that learned little is also short, and being short is
+            then taken for being of no effect; the two have different names in tables.
+    """
+    found = get(kind)
+    if not isinstance(found, PairsKind):
+        raise _made_otherwise(found)
+    made = vector.norm_matched(of) if matched else vector
+    told = f"control {kind}" + (", norm matched" if matched else ", as trained")
+    return _labelled(found, made, of, int(of.metadata["seed"]), told, "" if matched else "-as-trained")
+
+
+def _labelled(kind: Kind, made: WeightVector, of: WeightVector, seed: int, told: str, suffix: str = "") -> WeightVector:
+    """With the behaviour of its vector and a name of its own: an average of both would hide either."""
+    changes: dict[str, Any] = {
+        "method": "control",
+        "behavior": of.metadata["behavior"],
+        "adapter": f"{of.metadata['adapter']}-{kind.name}{suffix}",
+        "seed": seed,
+        "control": {"kind": kind.name, "of": of.digest, "of_seed": of.metadata["seed"]},
+        "operations": [*made.metadata.get("operations", []), told],
+    }
+    if kind.made_from != "pairs":
+        changes["geometry"] = None  # it described the branches of the vector
+    return made.with_metadata(**changes)
+
+
+def _made_otherwise(kind: Kind) -> WeightsteerError:
+    how = {
+        "vector": f"computed from a vector: controls.control({kind.name!r}, vector)",
+        "branch": f"one branch of a vector: controls.one_branch({kind.name!r}, folders, model, of=vector)",
+        "pairs": f"trained on pairs of its own: controls.control_pairs({kind.name!r}, model, behavior)",
+    }
+    return WeightsteerError(f"the control {kind.name} is {how[kind.made_from]}.")

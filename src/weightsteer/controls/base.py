@@ -1,0 +1,107 @@
+"""What a control is: something made to be compared with a vector, and what it would mean if it worked as well."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+from transformers import PreTrainedModel
+
+from weightsteer.behaviors import Behavior
+from weightsteer.terms import Sum
+from weightsteer.vector import WeightVector
+
+Deltas = Mapping[str, Sum]
+Side = Literal["positive", "negative"]
+
+FromVector = Callable[[WeightVector, int], Deltas]
+"""``(vector, seed) -> deltas`` of the control."""
+
+FromPairs = Callable[[PreTrainedModel, Behavior, int, pl.DataFrame | None], pl.DataFrame]
+"""``(model, behaviour, seed, pairs of the behaviour) -> pairs`` to train the control on."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of control.
+
+    Attributes:
+        name: what tables call it, behind the adapter of its vector: ``lora-random``.
+        shows: what it would show if it worked as well as the vector.
+        drawn: whether it is random, so that one draw is not enough (`weightsteer.controls.draws`).
+    """
+
+    name: str
+    shows: str
+    drawn: bool
+
+    @property
+    def made_from(self) -> str:
+        """``vector``, ``branch`` or ``pairs``: what has to be at hand to make it."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class VectorKind(Kind):
+    """A control computed from the vector alone."""
+
+    make: FromVector
+
+    @property
+    def made_from(self) -> str:
+        return "vector"
+
+
+@dataclass(frozen=True)
+class BranchKind(Kind):
+    """A control that is ``sign`` times the task vector of one branch."""
+
+    side: Side
+    sign: float
+
+    @property
+    def made_from(self) -> str:
+        return "branch"
+
+
+@dataclass(frozen=True)
+class PairsKind(Kind):
+    """A control trained like the vector, on other pairs.
+
+    ``of_behavior``: its pairs are made from those of the behaviour. Otherwise one such vector serves all behaviours.
+    """
+
+    make: FromPairs
+    of_behavior: bool
+
+    @property
+    def made_from(self) -> str:
+        return "pairs"
+
+
+registered: dict[str, Kind] = {}
+
+
+def from_vector(name: str, *, shows: str, drawn: bool) -> Callable[[FromVector], FromVector]:
+    """Function decorator: a control computed from the vector."""
+
+    def add(make: FromVector) -> FromVector:
+        registered[name] = VectorKind(name, shows, drawn, make)
+        return make
+
+    return add
+
+
+def from_branch(name: str, *, shows: str, side: Side, sign: float) -> None:
+    """A control that is one branch."""
+    registered[name] = BranchKind(name, shows, False, side, sign)
+
+
+def from_pairs(name: str, *, shows: str, of_behavior: bool = False) -> Callable[[FromPairs], FromPairs]:
+    """Function decorator: a control that is trained on the pairs the function gives."""
+
+    def add(make: FromPairs) -> FromPairs:
+        registered[name] = PairsKind(name, shows, False, make, of_behavior)
+        return make
+
+    return add
