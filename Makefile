@@ -1,6 +1,7 @@
 # make demo   sets everything up and runs the main job on the embedded model
 # make test   sets everything up and runs all the tests
 # make lint   ruff and the type checker
+# make bench  the speed requirements, measured here
 # Nothing but python3 (3.11 or newer) and make is needed beforehand.
 
 VENV ?= .venv
@@ -8,7 +9,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint bench clean
 
 demo: $(STAMP)
 	$(BIN)/weightsteer replicate
@@ -20,6 +21,9 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+bench: $(STAMP)
+	for each in sweep_speed pocket_overhead overhead; do $(BIN)/python benchmarks/$$each.py || exit; done
 
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("weightsteer needs Python 3.11 or newer, this is " + sys.version.split()[0]) if sys.version_info < (3, 11) else None'

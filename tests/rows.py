@@ -18,7 +18,9 @@ def synthetic(
     between_clusters: float = 0.3,
     noise: float = 0.3,
     labels: Sequence[int] = (1, -1),
+    sharpening: float = 0.0,
     draw: int = 0,
+    base: int | None = None,
     model: str = "pocket",
     behavior: str = "honesty",
     method: str = "weight",
@@ -28,13 +30,14 @@ def synthetic(
     """Rows of a vector with effects per unit of α, in nats: one item per label in each cluster.
 
     Δ = α (label · (discrimination + deviations of the seed, the cluster and the row) + bias); pmass falls by
-    ``damage`` per unit of |α|. The base model is the same for all seeds.
+    ``damage`` per unit of |α|. ``sharpening`` adds its share of the base log-ratio: answers get surer. The base model
+    is the same for all seeds, and for all vectors with the same ``base`` (by default one of its own per ``draw``).
     """
     rng = np.random.default_rng(draw)
     items = [
         (f"d{c:03d}{'ab'[i % 2]}{i}", f"d{c:03d}", label) for c in range(clusters) for i, label in enumerate(labels)
     ]
-    start = rng.normal(0.5, 2.0, len(items))
+    start = (rng if base is None else np.random.default_rng([base, 7])).normal(0.5, 2.0, len(items))
     of_cluster = rng.normal(0, between_clusters, clusters)
     rows = []
     for seed in seeds:
@@ -58,7 +61,7 @@ def synthetic(
                             cluster,
                             label,
                         ),
-                        start[i] + alpha * (label * along + bias),
+                        start[i] + alpha * (label * along + bias + sharpening * start[i]),
                         pmass,
                         pmass < 0.5,
                     )

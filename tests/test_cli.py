@@ -15,7 +15,7 @@ from runs import BEHAVIOR, finished_run, model_folder, tiny_config
 from tiny import random_lora, tiny
 
 from weightsteer.cli import INTERRUPTED, MISTAKE, POCKET_VERBS, VERBS, main, overview
-from weightsteer.config import RunConfig
+from weightsteer.config import COMPARED, RunConfig
 
 
 def run_json() -> Path:
@@ -89,6 +89,28 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     assert repeated == tiny_config().model_copy(update={"seeds": (7,)})
 
 
+def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--adapters all` is the comparison people ask for; on two cores it is to use both."""
+    told: dict[str, Any] = {}
+
+    def stand_in(config: RunConfig, out: Path, workers: int) -> SimpleNamespace:
+        told.update(config=config, workers=workers)
+        return SimpleNamespace(place=out)
+
+    monkeypatch.setattr("weightsteer.replicate.replicate", stand_in)
+    monkeypatch.setattr("weightsteer.cli._show", lambda folder: None)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert main(["sweep", "--adapters", "all", "--block-size", "4", "--delora-lambda", "2"]) == 0
+    assert told["config"].adapter == COMPARED
+    assert (told["config"].training.block_size, told["config"].training.delora_lambda) == (4, 2.0)
+    assert told["workers"] == 3
+    # a model of another kind has the machine to itself: several copies of it would not fit
+    assert main(["sweep", "--config", str(run_json()), "--adapter", "lora", "oft"]) == 0
+    assert (told["config"].adapter, told["workers"]) == (("lora", "oft"), 1)
+    assert main(["sweep", "--workers", "2"]) == 0
+    assert (told["config"].adapter, told["workers"]) == (("lora",), 2)
+
+
 def test_a_finished_run_is_shown_again(capsys: pytest.CaptureFixture[str]) -> None:
     """The last thing a run prints is the table and where the report lies."""
     assert main(["replicate", "--config", str(run_json()), "--out", str(finished_run())]) == 0
@@ -110,12 +132,15 @@ def test_single_stages_print_where_their_artifacts_lie(capsys: pytest.CaptureFix
         assert " s\n" not in said.err, "made again"
     assert main(["train", *common]) == 0
     assert "positive: best step" in capsys.readouterr().out
+    assert main(["diff", *common]) == 0
+    assert "The two branches moved in" in " ".join(capsys.readouterr().out.split())
 
 
 def test_export_writes_a_peft_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The way out to PEFT and vLLM."""
     vector = finished_run() / "tiny/kind/lora/seed0/vector/vector.safetensors"
-    assert main(["export", "--vector", str(vector), "--out", str(tmp_path / "lora")]) == 0
+    model = ["--model", tiny_config().model]
+    assert main(["export", "--vector", str(vector), "--out", str(tmp_path / "lora"), *model]) == 0
     assert (tmp_path / "lora" / "adapter_config.json").is_file()
     assert str(tmp_path / "lora") in capsys.readouterr().out
 
@@ -165,7 +190,11 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("eval {run} --vector {files}/file", ["file"]),
         ("eval {run} --model {files}/other --vector {vector}", ["made on", "tiny", "other"]),
         ("diff {run} --positive {files}/branch", ["both --positive and --negative"]),
-        ("diff {run} --positive {files}/branch --negative {files}", ["no PEFT folder"]),
+        ("diff {run} --positive {files}/branch --negative {files}/nowhere", ["no PEFT folder and no checkpoint"]),
+        ("train {run} --adapter oft --block-size 12", ["blocks of 12", "32 inputs", "--block-size"]),
+        ("train {run} --adapter all lora2", ["unknown adapter 'lora2'"]),
+        ("train {run} --adapter ia3 ia3", ["adapter", "none twice"]),
+        ("train {run} --block-size 1", ["block_size", "greater than or equal to 2"]),
         ("train {run} --pairs nowhere.parquet", ["no file of pairs nowhere.parquet"]),
         ("train {run} --pairs {files}/file", ["neither JSONL nor CSV"]),
         ("replicate {run} --alphas 1 nan", ["alphas", "finite"]),

@@ -3,8 +3,19 @@
 import re
 from pathlib import Path
 
+import pytest
+from adapters_of import random_adapter
+from tiny import tiny
+from vectors import batch, logits, peft_logits
+
+from weightsteer import adapters
+from weightsteer.adapters import AdapterFolder
+from weightsteer.adapters.base import registered
 from weightsteer.behaviors import Behavior
+from weightsteer.errors import WeightsteerError
 from weightsteer.evals.base import label_balance, registry
+from weightsteer.steering import steer
+from weightsteer.vector import WeightVector
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -27,6 +38,34 @@ def test_the_example_evaluation_works():
         registry().pop("weekdays", None)
     assert label_balance(rows) == {1: 7, -1: 7}
     assert len({row.cluster for row in rows}) == 7
+
+
+@pytest.mark.parametrize("arch", ["qwen3", "llama", "gemma", "mistral"])
+def test_the_example_adapter_family_is_exact(arch, tmp_path):
+    """Whoever starts from it starts from PEFT's logits, and from refusals that work."""
+    code = block("add-an-adapter.md", "python")
+    assert len(code.splitlines()) <= 40
+    model, _ = tiny(arch, layers=2)
+    try:
+        exec(code, {"__name__": "hra"})
+        folders = [random_adapter("hra", model, tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+        read = AdapterFolder.read(folders[0])
+        assert adapters.family_of(read.config).name == "hra"
+        branch = WeightVector(adapters.get("hra").branch_delta(read, model), {})
+        pair = WeightVector.from_adapters(*folders, model)
+        read.config["apply_GS"] = True
+        with pytest.raises(WeightsteerError, match="Gram-Schmidt"):
+            adapters.get("hra").branch_delta(read, model)
+    finally:
+        registered.pop("hra", None)
+    ids = batch()
+    assert max(total.rank for total in pair.terms.values()) == 8
+    for pairs, folder in [({branch: 1.0}, folders[0]), ({branch: 1.0, pair: -1.0}, folders[1])]:
+        with steer(model, pairs):
+            found = logits(model, ids)
+        expected = peft_logits(model, folder, ids)
+        assert (expected - logits(model, ids)).abs().max() > 0.1
+        assert (found - expected).abs().max() <= 1e-4
 
 
 def test_the_example_behaviour_loads(tmp_path):

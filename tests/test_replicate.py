@@ -13,6 +13,8 @@ from typing import Any
 
 import polars as pl
 import pytest
+import torch
+from adapters_of import random_adapter
 from runs import BEHAVIOR, finished_run, model_folder, tiny_config
 from tiny import random_lora, tiny
 
@@ -202,8 +204,116 @@ def test_vectors_and_branches_of_the_users_own_are_measured(
     assert rows.filter(alpha=1.0)["logratio"].to_list() != rows.filter(alpha=0.0)["logratio"].to_list()
     with pytest.raises(WeightsteerError, match="both --positive and --negative"):
         difference(config, tmp_path / "out", positive=plus)
-    with pytest.raises(WeightsteerError, match="no PEFT folder"):
+    with pytest.raises(WeightsteerError, match="no PEFT folder and no checkpoint"):
         difference(config, tmp_path / "out", positive=plus, negative=tmp_path)
+
+
+def test_branches_of_different_families_and_checkpoints_make_a_vector(config: RunConfig, tmp_path: Path) -> None:
+    """Two folders that a user already has: whatever they are, their difference is one command."""
+    model, _ = tiny("qwen3")
+    rotated = random_adapter("oft", model, tmp_path / "rotated", seed=1)
+    scaled = random_adapter("oft", model, tmp_path / "scaled", seed=2)
+    for seed in (1, 2):
+        tuned, _ = tiny("qwen3")
+        with torch.no_grad():
+            tuned.model.layers[1].mlp.up_proj.weight += torch.randn(64, 32, generator=torch.manual_seed(seed))
+        tuned.save_pretrained(tmp_path / f"tuned{seed}")
+    folders = {"oft": (rotated, scaled), "full": (tmp_path / "tuned1", tmp_path / "tuned2")}
+    for name, (plus, minus) in folders.items():
+        (made,) = difference(config, tmp_path / "out", positive=plus, negative=minus)
+        told = " ".join((made.place / "vector.txt").read_text().split())
+        assert f", {name} on tiny, " in told
+        geometry = made.read_json("geometry.json")
+        assert geometry["norm_positive"] > 0
+        assert geometry["reading"] in told
+        (again,) = difference(config, tmp_path / "out", positive=plus, negative=minus)
+        assert (again.cached, again.digest) == (True, made.digest)
+
+
+FAMILIES = ("lora", "ia3", "full")
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of three families, made by two processes; its report has no charts."""
+    out = tmp_path_factory.mktemp("compared")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("weightsteer.report.figures.figures", lambda *_: [])
+        patched.setattr("weightsteer.report.write.figures", lambda *_: [])
+        replicate(several(), out, workers=2)
+    return out
+
+
+def several(**changes: Any) -> RunConfig:
+    return RunConfig.model_validate({**tiny_config().model_dump(), "adapter": FAMILIES, "seeds": (0,), **changes})
+
+
+def test_workers_leave_what_one_process_leaves(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The number of processes is no knob of the experiment: not a byte may depend on it."""
+    monkeypatch.setattr("weightsteer.report.write.figures", lambda *_: [])
+    report = replicate(several(), tmp_path)
+    assert "kind, full, seed 0" in capsys.readouterr().err
+    mine, theirs = tree(tmp_path), tree(compared)
+    assert {name for name in mine if not name.startswith(".store/.locks")} <= set(theirs)
+    assert {name for name in mine if mine[name] != theirs[name]} == set()
+    assert report.place == tmp_path / "tiny/kind/lora+ia3+full/report"
+
+
+def test_families_share_their_pairs(compared: Path) -> None:
+    """Pairs are the dearest stage, and families compared on different pairs are not compared."""
+    found = {os.readlink(compared / "tiny/kind" / name / "seed0/pairs").split("/")[-1] for name in FAMILIES}
+    assert len(found) == 1
+    assert len(list((compared / ".store").glob("pairs-*/artifact.json"))) == 1
+
+
+def test_a_run_of_several_families_goes_on_where_it_was(
+    compared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What is finished is neither made again nor handed to a worker; a damaged stage is made, and nothing else."""
+    monkeypatch.setattr("weightsteer.report.write_report", page)
+    shutil.copytree(compared, tmp_path / "out", symlinks=True)
+    shutil.rmtree((tmp_path / "out/tiny/kind/full/seed0/samples").resolve())
+    capsys.readouterr()
+    replicate(several(), tmp_path / "out", workers=2)
+    said = capsys.readouterr().err
+    assert {
+        line for line in said.splitlines() if line.startswith("kind, ") and line.endswith(": kept from before")
+    } == {
+        "kind, lora, seed 0: kept from before",
+        "kind, ia3, seed 0: kept from before",
+    }
+    made_again = [line.split()[-3] for line in said.splitlines() if line.endswith(" s")]
+    assert [name for name in made_again if name != "report"] == ["samples"]
+
+
+def test_the_report_sets_families_side_by_side(compared: Path) -> None:
+    """The table has to hold the numbers of the artifacts beside it."""
+    home = compared / "tiny/kind"
+    text = (home / "lora+ia3+full/report/report.html").read_text(encoding="utf-8")
+    table = text[text.index('id="families"') : text.index('id="verdict"')]
+    for name in FAMILIES:
+        record = json.loads((home / name / "seed0/positive/training.json").read_text())
+        norms = pl.read_parquet(home / name / "seed0/vector/norms.parquet")["norm"]
+        assert f"{record['parameters']:,}" in table
+        assert f"{(norms**2).sum() ** 0.5:.3g}" in table
+    assert table.index("</span>lora") < table.index("</span>ia3") < table.index("</span>full")
+
+
+def test_a_mistake_that_workers_meet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker's exit code says nothing; the user must hear of the mistake as from one process."""
+    monkeypatch.setattr("weightsteer.replicate.work", lambda *_: None)  # all of them have failed
+    wrong = several(training={**tiny_config().training.model_dump(), "block_size": 12}, adapter=("oft", "boft"))
+    with pytest.raises(WeightsteerError, match="blocks of 12 do not divide"):
+        replicate(wrong, tmp_path, workers=2)
+
+
+def test_all_is_the_published_comparison() -> None:
+    """One word for the seven families, kept as their names, so that a later release repeats the same run."""
+    config = RunConfig(adapter=("all", "bias", "lora"))
+    assert config.adapter == ("lora", "dora", "pissa", "delora", "oft", "boft", "ia3", "bias")
+    assert RunConfig.model_validate(config.model_dump()) == config
 
 
 def test_the_generator_is_part_of_the_data(config: RunConfig, tmp_path: Path) -> None:

@@ -209,6 +209,29 @@ def test_micro_batches_add_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert torch.allclose(a[name], b[name], atol=1e-3), name
 
 
+def test_repeated_answers_count_as_often_as_they_occur(tmp_path: Path) -> None:
+    """Equal rows are computed once; if they also counted once, frequent answers would be learned too little."""
+    model, tokenizer = tiny("qwen3")
+    common, rare = PAIRS[1:2], PAIRS[2:4]
+    frames = {"thrice": pl.concat([common, common, common, rare]), "once": pl.concat([common, rare])}
+    found = {}
+    for name, frame in frames.items():
+        settings = recipe(steps=1, batch=len(frame), validation=0.0, warmup=0)
+        folder = tmp_path / name
+        record = train_branch(model, tokenizer, frame, "positive", recipe=settings, seed=0, folder=folder, shown=False)
+        end = turn_end(model, tokenizer)
+        rows = [
+            answered(tokenizer, [{"role": "user", "content": prompt}], answer, end)
+            for prompt, answer in frame.select("prompt", "response_pos").rows()
+        ]
+        tokens = sum(row.length - row.start for row in rows)
+        assert record.answer_tokens == tokens
+        # the adapter starts at the base, so the loss of the first step is that of the model itself
+        assert record.losses[-1].train == pytest.approx(-sum(answer_logprobs(model, rows, shown=False)) / tokens)
+        found[name] = record.losses[-1].train
+    assert found["thrice"] != pytest.approx(found["once"], abs=1e-3)
+
+
 def likelihood_budget(monkeypatch: pytest.MonkeyPatch, tokens: int) -> Any:
     """Make training split its batches at so many tokens; returns a counter of the passes."""
     from weightsteer.pairs import likelihood

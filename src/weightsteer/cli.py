@@ -80,7 +80,7 @@ def _run(arguments: list[str]) -> int:
         return 0
     if name not in verbs:
         raise unknown("verb", name, [*VERBS, "pocket"])
-    _quiet()
+    quiet()
     verb = verbs[name]
     told = _parse(name, verb, rest)
     verb.call(**told)
@@ -104,8 +104,8 @@ def _listed(usage: str, verbs: dict[str, Verb]) -> str:
     return "\n".join([f"usage: {usage} [--flags]      {usage} --help lists its flags", "", *lines])
 
 
-def _quiet() -> None:
-    # Libraries warn of their own future; progress and mistakes are what a user has to see.
+def quiet() -> None:
+    """No warnings of libraries about their own future: progress and mistakes are what a user has to see."""
     warnings.simplefilter("ignore", FutureWarning)
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -143,7 +143,7 @@ def _parse(name: str, verb: Verb, arguments: list[str]) -> dict[str, Any]:
     return told
 
 
-_ALIASES = {"seeds": ("--seed",), "evals": ("--eval",)}
+_ALIASES = {"seeds": ("--seed",), "evals": ("--eval",), "adapter": ("--adapters",)}
 
 
 def _flag(kind: Any, default: Any, text: str | None, aliases: tuple[str, ...] | None = None) -> tuple[Any, Any]:
@@ -216,6 +216,7 @@ def _diff(config: "RunConfig", out: Path, positive: Path | None, negative: Path 
     from weightsteer.replicate import difference
 
     for artifact in difference(config, out, positive=positive, negative=negative):
+        print((artifact.path / "vector.txt").read_text(encoding="utf-8"), end="")
         print(artifact.place / "vector.safetensors")
 
 
@@ -231,6 +232,20 @@ def _replicate(config: "RunConfig", out: Path) -> None:
     _show(replicate(config, out).place)
 
 
+def _sweep(config: "RunConfig", out: Path, workers: int | None) -> None:
+    from weightsteer.lab import ModelIdentity
+    from weightsteer.replicate import replicate
+
+    if workers is None:
+        workers = _cores() if ModelIdentity.of(config.model).family == "pocket" else 1
+    _show(replicate(config, out, workers=workers).place)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def _report(rows: tuple[Path, ...], out: Path, resamples: int) -> None:
     from weightsteer.replicate import joined_report
 
@@ -241,19 +256,27 @@ def _show(folder: Path) -> None:
     import polars
     from rich.console import Console
 
+    from weightsteer.audit import headline_strengths
     from weightsteer.report import summary_table
 
     console = Console()
     if not console.is_terminal:  # a file or a pipe has no width of its own
         console = Console(width=100)
-    console.print(summary_table(polars.read_csv(folder / "summary.csv", infer_schema_length=None)))
+    summary = polars.read_csv(folder / "summary.csv", infer_schema_length=None)
+    vectors = summary.filter(polars.col("method") != "control")
+    several = vectors["adapter"].n_unique() > 1
+    if several:  # to be compared at a glance; the rest is in the report
+        summary = vectors.filter(polars.col("alpha").is_in(headline_strengths(summary)))
+    console.print(summary_table(summary))
+    if several:
+        print("All strengths, the controls, and the sizes of the vectors beside their effects:")
     print(folder / "report.html")
 
 
-def _export(vector: Path, out: Path) -> None:
-    from weightsteer.vector import WeightVector
+def _export(vector: Path, out: Path, **options: Any) -> None:
+    from weightsteer.export.command import export_file
 
-    print(WeightVector.load(vector).export_peft(out))
+    print(export_file(vector, out, **options))
 
 
 def _pocket_build(size: str, out: Path | None, steps: int | None, resume: bool) -> None:
@@ -298,8 +321,8 @@ VERBS = {
         _diff,
         _TRAIN,
         {
-            "positive": (Path | None, None, "PEFT folder of your own; needs --negative as well."),
-            "negative": (Path | None, None, "PEFT folder of your own, trained on the opposite."),
+            "positive": (Path | None, None, "PEFT folder or checkpoint of your own; needs --negative as well."),
+            "negative": (Path | None, None, "PEFT folder or checkpoint of your own, trained on the opposite."),
         },
     ),
     "eval": Verb(
@@ -311,9 +334,10 @@ VERBS = {
     ),
     "sweep": Verb(
         "behaviours × adapter families × seeds, in one report",
-        "weightsteer sweep --behavior honesty sycophancy --adapter lora --seeds 0 1 2",
-        _replicate,
+        "weightsteer sweep --behavior honesty --adapters all --seeds 0 1 2",
+        _sweep,
         (*_TRAIN, *_MEASURE),
+        {"workers": (int | None, None, "Processes at work; one per core on an embedded model, else one.")},
     ),
     "report": Verb(
         "one report over the rows of several runs",
@@ -327,11 +351,24 @@ VERBS = {
         },
     ),
     "export": Verb(
-        "write a vector as a LoRA folder that PEFT and vLLM load",
-        "weightsteer export --vector vector.safetensors --out honesty-lora",
+        "write a vector as a LoRA folder that PEFT and vLLM load, or merged into its base model",
+        "weightsteer export --vector vector.safetensors --out honesty-lora --model pocket",
         _export,
         (),
-        {"vector": (Path, ..., "A saved vector."), "out": (Path, ..., "Folder to write.")},
+        {
+            "vector": (Path, ..., "A saved vector."),
+            "out": (Path, ..., "Folder to write."),
+            "model": (str | None, None, "Its base model, to prove the export on; by default what the vector says."),
+            "alpha": (float, 1.0, "Strength to put into the folder."),
+            "rank": (int | None, None, "Keep this many singular values per module, when it is not of low rank."),
+            "energy": (float | None, None, "Or keep this share of each module's squared norm (--energy 0.99)."),
+            "drop_bias": (bool, False, "Leave out what the vector adds to biases, which a LoRA cannot hold."),
+            "proof": (bool, True, "Load the folder in plain PEFT and compare logits with the steered model."),
+            "merged": (bool, False, "A whole checkpoint, with the vector summed into its weights."),
+            "dtype": (str | None, None, "Of the merged weights; that of the base checkpoint when not given."),
+            "push": (str | None, None, "Upload to this Hugging Face repository, OWNER/NAME."),
+            "private": (bool, False, "Make that repository private."),
+        },
     ),
 }
 

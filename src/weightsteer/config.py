@@ -12,6 +12,9 @@ from weightsteer.errors import WeightsteerError, unknown
 ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 POCKET_SEEDS, GENERAL_SEEDS = (0, 1, 2), (0,)
 
+# The families of the published comparison; `--adapters all` stands for them.
+COMPARED = ("lora", "dora", "pissa", "delora", "oft", "boft", "ia3")
+
 
 class _Knobs(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +44,8 @@ class Training(_Knobs):
     )
     rank: int | None = Field(default=None, description="Rank r of the adapter.")
     lora_alpha: float | None = Field(default=None, description="LoRA alpha; the adapter is scaled by alpha / r.")
+    block_size: int | None = Field(default=None, description="Side of the rotated blocks of OFT and BOFT.")
+    delora_lambda: float | None = Field(default=None, description="DeLoRA's bound of the change, at the start.")
     lr: float | None = Field(default=None, description="Peak learning rate.")
     batch: int | None = Field(default=None, description="Rows per optimiser step.")
     steps: int | None = Field(default=None, description="Optimiser steps at most.")
@@ -62,7 +67,7 @@ class RunConfig(_Knobs):
 
     model: str = Field(default="pocket", description="pocket-s, pocket, pocket-l, a folder, or a Hugging Face id.")
     behavior: tuple[str, ...] = Field(default=("honesty",), description="Shipped behaviours, or YAML files.")
-    adapter: tuple[str, ...] = Field(default=("lora",), description="Adapter families.")
+    adapter: tuple[str, ...] = Field(default=("lora",), description="Adapter families; all: the seven compared ones.")
     seeds: tuple[int, ...] | None = Field(
         default=None, description="Training seeds; 0 1 2 on an embedded model, else 0."
     )
@@ -89,6 +94,12 @@ class RunConfig(_Knobs):
         if not names or len(set(names)) != len(names):
             raise ValueError("give at least one name, and none twice")
         return names
+
+    @field_validator("adapter")
+    @classmethod
+    def _families(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        known = [each for name in names for each in (COMPARED if name == "all" else (name,))]
+        return tuple(dict.fromkeys(known))
 
     @field_validator("seeds")
     @classmethod

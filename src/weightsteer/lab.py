@@ -3,7 +3,8 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -113,6 +114,27 @@ class Models:
         return model, tokenizer
 
 
+def _family_code(adapter: str) -> str:
+    """The module of an adapter family: the settings of one must not make the others train again.
+
+    Found by reading, because importing the families takes seconds.
+
+    Raises:
+        WeightsteerError: there is no such family; the message suggests the nearest.
+    """
+    for path in sorted((Path(__file__).parent / "adapters").glob("*.py")):
+        if f'@register("{adapter}")' in path.read_text(encoding="utf-8"):
+            return f"adapters.{path.stem}"
+    from weightsteer import adapters
+
+    adapters.get(adapter)  # one that the user has registered, or a mistake
+    return "adapters"
+
+
+class Unmade(Exception):
+    """A stage is not finished, and the lab was only looking."""
+
+
 class Lab:
     """One behaviour and one adapter family on one model, at work in one output folder."""
 
@@ -122,6 +144,7 @@ class Lab:
         self.identity = models.trained_identity
         self.behavior = Behavior.load(behavior, family=self.identity.family)
         self.adapter = adapter
+        self.family_code = _family_code(adapter)
         self.home = Path(safe_name(self.identity.name), safe_name(self.behavior.name), safe_name(adapter))
         pocket = self.identity.family == "pocket"
         self.seeds = config.seeds or (POCKET_SEEDS if pocket else GENERAL_SEEDS)
@@ -129,18 +152,32 @@ class Lab:
         self.recipe = config.training.recipe or ("pocket" if pocket else "paper")
         self.changes = config.training.model_dump(exclude={"recipe"}, exclude_none=True)
         self.config = config
+        self.alone = (len(config.behavior), len(config.adapter)) == (1, 1)
+        self._looking = False
+
+    @property
+    def name(self) -> str:
+        """What tells its vectors from those of other labs."""
+        return f"{self.behavior.name}, {self.adapter}"
 
     def on(self, identity: ModelIdentity) -> dict[str, Any]:
         """What a stage's key has to know of the model it runs."""
         return {**asdict(identity), "device": self.config.device, "dtype": self.config.dtype}
 
     def check(self) -> None:
-        """Refuse a misspelt adapter or recipe before anything is made, not after minutes of generation."""
-        from weightsteer import adapters
+        """Refuse a misspelt recipe before anything is made, not after minutes of generation."""
         from weightsteer.training import Recipe
 
-        adapters.get(self.adapter)
-        Recipe.load(self.recipe, **self.changes)
+        Recipe.load(self.recipe, self.adapter, **self.changes)
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Inside, a stage that is not finished raises :class:`Unmade` instead of being made, and nothing is told."""
+        self._looking = True
+        try:
+            yield
+        finally:
+            self._looking = False
 
     def make(
         self,
@@ -156,6 +193,8 @@ class Lab:
         """`Store.stage` with a link for people in this lab's folder, and a line on standard error."""
 
         def checked(work: Path) -> None:
+            if self._looking:
+                raise Unmade(name)
             self.check()
             build(work)
 
@@ -164,6 +203,13 @@ class Lab:
         started = time.monotonic()
         artifact = self.store.stage(stage, inputs, code, checked, link)
         where = f"seed {seed}" if seed is not None else "all seeds"
+        told = f"{where:<10}" if self.alone or home else f"{f'{self.name}, {where}':<28}"
         how = "kept from before" if artifact.cached else f"{time.monotonic() - started:.1f} s"
-        print(f"{where:<10} {name:<22} {how}", file=sys.stderr)
+        if self.alone or not artifact.cached:  # of several labs, whole vectors are told as kept
+            self.tell(f"{told} {name:<22} {how}")
         return artifact
+
+    def tell(self, line: str) -> None:
+        """A line on standard error, unless the lab is only looking."""
+        if not self._looking:
+            print(line, file=sys.stderr)

@@ -17,6 +17,12 @@ from rich.progress import (
 _active = False
 
 
+def silence() -> None:
+    """Show no bar in this process from now on."""
+    global _active
+    _active = True
+
+
 @contextmanager
 def progress(description: str, total: int, *, shown: bool = True) -> Iterator[Callable[[int], None]]:
     """Show a bar while the body runs; yields ``advance(n)``. Nested and hidden bars cost nothing."""

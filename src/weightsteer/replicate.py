@@ -4,17 +4,20 @@ Everything is a chain of stages (`weightsteer.stages`): a finished stage is not 
 exactly what depends on it, and an interrupted run goes on where it was.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from weightsteer import stages
 from weightsteer.config import RunConfig
 from weightsteer.errors import WeightsteerError
-from weightsteer.lab import Lab, Models
-from weightsteer.stages import Leg
+from weightsteer.lab import Lab, Models, Unmade
+from weightsteer.legs import Leg, report
 from weightsteer.store import Artifact, Store, file_digest, safe_name, versions
+from weightsteer.workers import Share, work
 
-__all__ = ["RunConfig", "difference", "joined_report", "labs", "pairs", "replicate", "train"]
+__all__ = ["RunConfig", "difference", "joined_report", "labs", "measure", "pairs", "replicate", "train"]
 
 
 def labs(config: RunConfig, out: Path) -> list[Lab]:
@@ -43,49 +46,46 @@ def difference(
 ) -> list[Artifact]:
     """The weight vector of every behaviour, adapter family and seed.
 
-    ``positive`` and ``negative``: two PEFT folders of the user's; the one vector is then made from them.
+    ``positive`` and ``negative``: two folders of the user's, PEFT adapters of any family or full checkpoints; the one
+    vector is then made from them.
     """
     if positive is None and negative is None:
-        return [_vector(lab, seed)[1] for lab in labs(config, out) for seed in lab.seeds]
+        return [_trained(lab, seed).vector for lab in labs(config, out) for seed in lab.seeds]
     if positive is None or negative is None:
         raise WeightsteerError("a difference needs two branches: give both --positive and --negative.")
-    lab = labs(config, out)[0]
-    seed = lab.seeds[0]
-    plus = stages.given_branch(lab, positive, "positive", seed)
-    minus = stages.given_branch(lab, negative, "negative", seed)
-    return [stages.vector(lab, plus, minus, seed)]
+    return [stages.given_difference(labs(config, out)[0], positive, negative)]
 
 
-def replicate(config: RunConfig, out: Path, *, vector: Path | None = None) -> Artifact:
+def replicate(config: RunConfig, out: Path, *, vector: Path | None = None, workers: int = 1) -> Artifact:
     """Run all of it and return the report's artifact.
 
     Args:
         out: the output folder; finished stages found there are used.
         vector: measure this file instead of making a vector; the rest is as without it.
+        workers: processes that share the vectors of the run; they change nothing but its duration.
 
     Raises:
         WeightsteerError: a mistake in the configuration or its files, a full disk, a folder that is not writable.
     """
-    legs: list[Leg] = []
-    rows: dict[str, Artifact] = {}
-    for lab in labs(config, out):
-        if not lab.evals:
-            raise WeightsteerError(
-                f"the behaviour {lab.behavior.name!r} names no evaluations: add some to its file, or give --evals."
-            )
-        if lab.config.data and len(lab.evals) != 1:
-            raise WeightsteerError(
-                f"--data gives rows for one evaluation, but {', '.join(lab.evals)} are run: "
-                f"name one with --evals, or write --evals {lab.evals[0]}=FILE."
-            )
-        # Before the training: a mistake in the rows should not cost minutes.
-        found = dict(stages.items(lab, asked) for asked in lab.evals)
-        rows |= found
-        legs += [_leg(lab, found, seed, vector) for seed in (lab.seeds if vector is None else lab.seeds[:1])]
-    homes = [[safe_name(leg.lab.behavior.name) for leg in legs], [safe_name(leg.lab.adapter) for leg in legs]]
+    every = labs(config, out)
+    rows = {lab.name: _rows(lab) for lab in every}  # before the training: a mistake in them should not cost minutes
+    if vector is None:
+        legs = _legs(every, rows, config, out, workers)
+    else:
+        given = [(lab, lab.seeds[0], stages.given_vector(lab, vector, lab.seeds[0])) for lab in every]
+        legs = [_measured(lab, rows[lab.name], seed, made) for lab, seed, made in given]
+    homes = [[safe_name(lab.behavior.name) for lab in every], [safe_name(lab.adapter) for lab in every]]
     joined = ["+".join(dict.fromkeys(names)) for names in homes]
-    home = Path(safe_name(legs[0].lab.identity.name), *joined)
-    return stages.report(legs, rows, config, home)
+    home = Path(safe_name(every[0].identity.name), *joined)
+    return report(legs, {name: each for found in rows.values() for name, each in found.items()}, config, home)
+
+
+def measure(config: RunConfig, out: Path, shares: Sequence[Share]) -> None:
+    """Make and measure these vectors of the run, and no others: what one of several workers does."""
+    for lab in labs(config, out):
+        for seed in lab.seeds:
+            if (lab.name, seed) in shares:
+                _leg(lab, _rows(lab), seed)
 
 
 def joined_report(rows: Sequence[Path], out: Path, *, resamples: int = 10_000) -> Path:
@@ -109,18 +109,73 @@ def joined_report(rows: Sequence[Path], out: Path, *, resamples: int = 10_000) -
     return write_report(out, tidy, run=run, resamples=resamples)
 
 
-def _leg(lab: Lab, rows: dict[str, Artifact], seed: int, given: Path | None) -> Leg:
-    if given is None:
-        data, vector = _vector(lab, seed)
-    else:
-        data, vector = None, stages.given_vector(lab, given, seed)
-    sweeps = {name: stages.swept(lab, vector, found, name, seed) for name, found in rows.items()}
-    return Leg(lab, seed, data, vector, sweeps, stages.samples(lab, vector, seed))
+def _rows(lab: Lab) -> dict[str, Artifact]:
+    """The rows of every evaluation of a lab, by its name."""
+    if not lab.evals:
+        raise WeightsteerError(
+            f"the behaviour {lab.behavior.name!r} names no evaluations: add some to its file, or give --evals."
+        )
+    if lab.config.data and len(lab.evals) != 1:
+        raise WeightsteerError(
+            f"--data gives rows for one evaluation, but {', '.join(lab.evals)} are run: "
+            f"name one with --evals, or write --evals {lab.evals[0]}=FILE."
+        )
+    return dict(stages.items(lab, asked) for asked in lab.evals)
 
 
-def _vector(lab: Lab, seed: int) -> tuple[Artifact, Artifact]:
+def _legs(
+    every: Sequence[Lab], rows: Mapping[str, dict[str, Artifact]], config: RunConfig, out: Path, workers: int
+) -> list[Leg]:
+    """All vectors of a run, measured: those of earlier runs first, the others by the workers or here."""
+    plan = {Share(lab.name, seed): lab for lab in every for seed in lab.seeds}
+    if len(plan) == 1 or (every[0].alone and workers == 1):
+        return [_leg(lab, rows[lab.name], share.seed) for share, lab in plan.items()]
+    known = {share: leg for share, lab in plan.items() if (leg := _finished(lab, rows[lab.name], share.seed))}
+    for share in known:
+        print(f"{share.vector}, seed {share.seed}: kept from before", file=sys.stderr)
+    missing = [share for share in plan if share not in known]
+    if workers > 1 and len(missing) > 1:
+        work(config, out, missing, workers)
+        made = {share: _finished(plan[share], rows[share.vector], share.seed) for share in missing}
+        known |= {share: leg for share, leg in made.items() if leg}
+    return [known.get(share) or _leg(lab, rows[lab.name], share.seed) for share, lab in plan.items()]
+
+
+def _finished(lab: Lab, rows: Mapping[str, Artifact], seed: int) -> Leg | None:
+    """The vector of this seed with all that was measured of it, or None when something of it is still to be made."""
+    try:
+        with lab.looking():
+            return _leg(lab, rows, seed)
+    except Unmade:
+        return None
+
+
+def _leg(lab: Lab, rows: Mapping[str, Artifact], seed: int) -> Leg:
+    return _measured(lab, rows, seed, *_trained(lab, seed))
+
+
+class _Trained(NamedTuple):
+    vector: Artifact
+    pairs: Artifact
+    branches: tuple[Artifact, Artifact]
+
+
+def _trained(lab: Lab, seed: int) -> _Trained:
     data = stages.pairs(lab, seed)
-    return data, stages.vector(lab, *_branches(lab, data, seed), seed)
+    branches = _branches(lab, data, seed)
+    return _Trained(stages.vector(lab, *branches, seed), data, branches)
+
+
+def _measured(
+    lab: Lab,
+    rows: Mapping[str, Artifact],
+    seed: int,
+    vector: Artifact,
+    pairs: Artifact | None = None,
+    branches: tuple[Artifact, ...] = (),
+) -> Leg:
+    sweeps = {name: stages.swept(lab, vector, found, name, seed) for name, found in rows.items()}
+    return Leg(lab, seed, pairs, branches, vector, sweeps, stages.samples(lab, vector, seed))
 
 
 def _branches(lab: Lab, data: Artifact, seed: int) -> tuple[Artifact, Artifact]:

@@ -6,16 +6,13 @@ has to be made. The code of a stage counts as its own function here plus the mod
 """
 
 import json
-import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-from weightsteer.config import RunConfig
 from weightsteer.errors import WeightsteerError
 from weightsteer.lab import Lab
-from weightsteer.store import SCRATCH, Artifact, file_digest, has_module, safe_name, versions
+from weightsteer.store import SCRATCH, Artifact, file_digest, safe_name
 
 Side = Literal["positive", "negative"]
 
@@ -49,8 +46,9 @@ def pairs(lab: Lab, seed: int) -> Artifact:
     }
     artifact = lab.make("pairs", inputs, ["stages:pairs", "pairs", "models"], build, seed=seed)
     audit = artifact.read_json("audit.json")
-    for line in (f"{audit['kept']} of {audit['total']} pairs kept", *audit["warnings"]):
-        print(f"{'':<10} {line}", file=sys.stderr)
+    if lab.alone or not artifact.cached:  # several families share the pairs: said once
+        for line in (f"{audit['kept']} of {audit['total']} pairs kept", *audit["warnings"]):
+            lab.tell(f"{'':<10} {line}")
     return artifact
 
 
@@ -83,8 +81,12 @@ def given_pairs(lab: Lab, path: Path, seed: int) -> Artifact:
 
 
 def branch(lab: Lab, data: Artifact, side: Side, seed: int) -> Artifact:
-    """One fine-tuned branch: a PEFT folder and ``training.json``. ``side``: positive or negative."""
-    code = ["stages:branch", "training", "models", _family_code(lab.adapter)]
+    """One fine-tuned branch and its ``training.json``: a PEFT folder, for ``full`` a checkpoint.
+
+    The recipe is keyed by its name, and what a family changes of it by that family's own file: another one's settings
+    make nothing here again.
+    """
+    code = ["stages:branch", "training", "models", lab.family_code]
 
     def build(work: Path) -> None:
         import polars
@@ -100,7 +102,7 @@ def branch(lab: Lab, data: Artifact, side: Side, seed: int) -> Artifact:
             frame,
             side,
             adapter=lab.adapter,
-            recipe=Recipe.load(lab.recipe, **lab.changes),
+            recipe=Recipe.load(lab.recipe, lab.adapter, **lab.changes),
             seed=seed,
             folder=work,
         )
@@ -117,37 +119,44 @@ def branch(lab: Lab, data: Artifact, side: Side, seed: int) -> Artifact:
     return lab.make("branch", inputs, code, build, seed=seed, name=side)
 
 
-def given_branch(lab: Lab, folder: Path, side: Side, seed: int) -> Artifact:
-    """A PEFT folder of the user's in the place of a branch trained here."""
-    if not (folder / "adapter_config.json").is_file():
-        raise WeightsteerError(f"{folder} is no PEFT folder: it has no adapter_config.json.")
-    files = sorted(path for path in folder.iterdir() if path.suffix in (".json", ".safetensors", ".bin"))
-
-    def build(work: Path) -> None:
-        import shutil
-
-        for path in files:
-            shutil.copyfile(path, work / path.name)
-
-    inputs = {"files": {path.name: file_digest(path) for path in files}}
-    return lab.make("given-branch", inputs, ["stages:given_branch"], build, seed=seed, name=side)
-
-
 def vector(lab: Lab, positive: Artifact, negative: Artifact, seed: int) -> Artifact:
-    """``vector.safetensors`` (θ⁺ − θ⁻) and ``norms.parquet`` (layer, module, norm)."""
-    # What a branch of the user's was trained for, only its own record can tell.
-    told = {"behavior": lab.behavior.name, "seed": seed} if positive.stage == "branch" else {}
+    """``vector.safetensors`` (θ⁺ − θ⁻) with ``norms.parquet`` (layer, module, norm); see `write_vector`."""
+    told = {"behavior": lab.behavior.name, "seed": seed}
 
     def build(work: Path) -> None:
         from weightsteer.vector import WeightVector
 
-        made = WeightVector.from_adapters(positive.path, negative.path, lab.models.trained[0], metadata=told)
-        made.save(work / "vector.safetensors")
-        write_norms(made, work / "norms.parquet")
+        model, _ = lab.models.trained
+        write_vector(WeightVector.from_adapters(positive.path, negative.path, model, metadata=told), work)
 
     inputs = {"model": lab.on(lab.identity), "positive": positive, "negative": negative, "told": told}
-    code = ["stages:vector", "stages:write_norms", "vector", "adapters"]
+    code = ["stages:vector", "stages:write_vector", "vector", "adapters"]
     return lab.make("vector", inputs, code, build, seed=seed)
+
+
+def given_difference(lab: Lab, positive: Path, negative: Path) -> Artifact:
+    """The vector of two folders of the user's: PEFT adapters of any family, or full checkpoints of one model."""
+    folders = {"positive": positive, "negative": negative}
+    for folder in folders.values():
+        if not any((folder / name).is_file() for name in ("adapter_config.json", "config.json")):
+            raise WeightsteerError(
+                f"{folder} is no PEFT folder and no checkpoint: it has neither adapter_config.json nor config.json."
+            )
+
+    def build(work: Path) -> None:
+        from weightsteer.vector import WeightVector
+
+        model, _ = lab.models.trained
+        write_vector(WeightVector.from_adapters(positive, negative, model), work)
+
+    def files(folder: Path) -> dict[str, str]:
+        kinds = (".json", ".safetensors", ".bin")
+        return {path.name: file_digest(path) for path in sorted(folder.iterdir()) if path.suffix in kinds}
+
+    inputs = {"model": lab.on(lab.identity), **{side: files(folder) for side, folder in folders.items()}}
+    home = Path(safe_name(lab.identity.name), "given", safe_name(f"{positive.name}-{negative.name}"))
+    code = ["stages:given_difference", "stages:write_vector", "vector", "adapters"]
+    return lab.make("given-difference", inputs, code, build, name="vector", home=home)
 
 
 def given_vector(lab: Lab, path: Path, seed: int) -> Artifact:
@@ -158,24 +167,27 @@ def given_vector(lab: Lab, path: Path, seed: int) -> Artifact:
     def build(work: Path) -> None:
         from weightsteer.vector import WeightVector
 
-        made = WeightVector.load(path, lab.models.trained[0])
-        made.save(work / "vector.safetensors")
-        write_norms(made, work / "norms.parquet")
+        write_vector(WeightVector.load(path, lab.models.trained[0]), work)
 
     inputs = {"model": lab.on(lab.identity), "file": file_digest(path)}
-    code = ["stages:given_vector", "stages:write_norms", "vector"]
+    code = ["stages:given_vector", "stages:write_vector", "vector"]
     return lab.make("given-vector", inputs, code, build, seed=seed, name="vector")
 
 
-def write_norms(made: Any, path: Path) -> None:
+def write_vector(made: Any, work: Path) -> None:
+    """The vector, where its norm lies, what it says of itself, and the geometry of its branches if it knows them."""
     import re
 
     import polars
 
+    made.save(work / "vector.safetensors")
     layer = [int(found[0]) if (found := re.findall(r"\.(\d+)\.", name)) else -1 for name in made.names]
     norms = made.norms()
     columns = {"layer": layer, "module": made.names, "norm": [norms[name] for name in made.names]}
-    polars.DataFrame(columns).write_parquet(path)
+    polars.DataFrame(columns).write_parquet(work / "norms.parquet")
+    if geometry := made.metadata.get("geometry"):
+        (work / "geometry.json").write_text(json.dumps(geometry, indent=1, ensure_ascii=False), encoding="utf-8")
+    (work / "vector.txt").write_text(f"{made!r}\n", encoding="utf-8")  # the reading of the geometry is in it
 
 
 def items(lab: Lab, asked: str) -> tuple[str, Artifact]:
@@ -285,100 +297,3 @@ def samples(lab: Lab, made: Artifact, seed: int) -> Artifact:
     }
     code = ["stages:samples", "pairs.sampling", "vector", "steering", "models"]
     return lab.make("samples", inputs, code, build, seed=seed)
-
-
-def _family_code(adapter: str) -> str:
-    """The adapter family's own file: a new family must not make the others train again."""
-    return f"adapters.{adapter}" if has_module(f"adapters.{adapter}") else "adapters"
-
-
-@dataclass(frozen=True)
-class Leg:
-    """All that one seed of one lab has brought forth."""
-
-    lab: Lab
-    seed: int
-    pairs: Artifact | None
-    vector: Artifact
-    sweeps: dict[str, Artifact]
-    samples: Artifact
-
-    @property
-    def name(self) -> str:
-        """What tells its vector from those of other labs."""
-        return f"{self.lab.behavior.name}, {self.lab.adapter}"
-
-
-def report(legs: Sequence[Leg], rows: Mapping[str, Artifact], config: RunConfig, home: Path) -> Artifact:
-    """``rows.parquet``, ``summary.csv``, ``run.json``, ``report.html`` and its charts, over all legs."""
-    first = legs[0].lab
-
-    def build(work: Path) -> None:
-        import polars
-
-        from weightsteer.report import write_report
-
-        tidy = polars.concat(
-            [polars.read_parquet(s.path / "rows.parquet") for leg in legs for s in leg.sweeps.values()]
-        )
-        tidy.write_parquet(work / "rows.parquet")
-        run = described(legs, config)
-        (work / "run.json").write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
-        norms = [
-            polars.read_parquet(leg.vector.path / "norms.parquet").select(
-                polars.lit(leg.name).alias("vector"), polars.lit(leg.seed).alias("seed"), "layer", "module", "norm"
-            )
-            for leg in legs
-        ]
-        lines = [line for rows_of in rows.values() for line in (rows_of.path / "items.jsonl").open(encoding="utf-8")]
-        told = [json.loads(line) for line in lines]
-        several = len({leg.name for leg in legs}) > 1
-        audits = {
-            f"{leg.name}, seed {leg.seed}" if several else f"seed {leg.seed}": leg.pairs.read_json("audit.json")
-            for leg in legs
-            if leg.pairs and (leg.pairs.path / "audit.json").exists()
-        }
-        write_report(
-            work,
-            tidy,
-            run=run,
-            samples=[line | {"vector": leg.name} for leg in legs for line in leg.samples.read_json("samples.json")],
-            norms=polars.concat(norms),
-            texts={row["item"]: row["text"] for row in told},
-            pairs_audit=audits or None,
-            resamples=config.resamples,
-        )
-
-    inputs = {
-        "legs": [
-            {"pairs": leg.pairs, "vector": leg.vector, "sweeps": leg.sweeps, "samples": leg.samples} for leg in legs
-        ],
-        "items": dict(rows),
-        "run": described(legs, config),
-    }
-    return first.make("report", inputs, ["stages:report", "stages:described", "stages:Leg", "report"], build, home=home)
-
-
-def described(legs: Sequence[Leg], config: RunConfig) -> dict[str, Any]:
-    """What ``run.json`` tells: the configuration that repeats the run, and digests of what it was made from."""
-    lab = legs[0].lab
-    training = config.training.model_copy(update={"recipe": lab.recipe})
-    resolved = config.model_copy(update={"seeds": lab.seeds, "training": training})
-    return {
-        "config": resolved.model_dump(mode="json"),
-        "versions": versions(),
-        "model": asdict(lab.models.trained_identity),
-        "generator": asdict(lab.models.generator_identity),
-        "behaviors": {leg.lab.behavior.name: leg.lab.behavior.digest for leg in legs},
-        "vectors": [
-            {
-                "behavior": leg.lab.behavior.name,
-                "adapter": leg.lab.adapter,
-                "seed": leg.seed,
-                "pairs": leg.pairs and leg.pairs.digest,
-                "vector": leg.vector.digest,
-                "sweeps": {name: artifact.digest for name, artifact in leg.sweeps.items()},
-            }
-            for leg in legs
-        ],
-    }

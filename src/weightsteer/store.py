@@ -243,11 +243,6 @@ def code_digest(modules: tuple[str, ...], package: Path = _PACKAGE) -> str:
     return digest_of(texts)
 
 
-def has_module(module: str, package: Path = _PACKAGE) -> bool:
-    """Whether the package has a file for this module name, relative to the package."""
-    return _source(module, package) is not None
-
-
 def _imports(tree: ast.AST, parent: str, package: Path) -> list[str]:
     """Modules of this package imported anywhere in ``tree``, the code of a module in package ``parent``."""
     found = []

@@ -31,6 +31,7 @@ class Boft(PeftFamily):
     form = "diag(s)·W·Rᵀ − W, R a product of m butterfly factors; a pair: diag(s⁺)·W·R⁺ᵀ − diag(s⁻)·W·R⁻ᵀ"
     keys = (_FACTORS, _SCALE)
     known = frozenset({"boft_block_num", "boft_block_size", "boft_dropout", "boft_n_butterfly_factor"})
+    # pocket: chosen by validation loss alone, see docs/recipes.md
     recipe: ClassVar = {"paper": {"lr": 1e-4, "block_size": 8}, "pocket": {"lr": 3e-3, "block_size": 8}}
 
     def peft_config(

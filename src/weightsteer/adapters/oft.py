@@ -51,6 +51,7 @@ class Oft(PeftFamily):
             "use_cayley_neumann",
         }
     )
+    # pocket: chosen by validation loss alone, see docs/recipes.md
     recipe: ClassVar = {"paper": {"lr": 1e-4, "block_size": 32}, "pocket": {"lr": 3e-3, "block_size": 8}}
 
     def peft_config(

@@ -14,7 +14,7 @@ one. On a base in half precision PEFT rounds the residual; that rounding is not 
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
@@ -41,6 +41,8 @@ _svds: WeakKeyDictionary[nn.Module, tuple[tuple[str, int], LowRank]] = WeakKeyDi
 class Pissa(lora.Lora):
     form = "s·(B·A − B₀·A₀), B₀·A₀ from the SVD of W; a pair: s·(B⁺·A⁺ − B⁻·A⁻), rank 2r"
     changes_base = True
+    # pocket: chosen by validation loss alone, see docs/recipes.md
+    recipe: ClassVar = {"pocket": {"lr": 1e-3}}
 
     def fit(self, config: Mapping[str, Any]) -> int:
         return 3 * (config.get("peft_type") == self.peft_type and _kind(config).startswith("pissa"))

@@ -211,7 +211,7 @@ def _scores(
             offsets = torch.arange(first, first + step, device=device)[None]
             counts = offsets < lengths
             targets = starts + offsets.where(counts, torch.zeros_like(offsets))
-            with _body_gives(model, body, hidden[rows, (targets - 1).to(hidden.device)]):
+            with body_gives(model, body, hidden[rows, (targets - 1).to(hidden.device)]):
                 logits = model(input_ids=ids[:, :1].expand(-1, step), use_cache=False).logits
             logp = logits.float().log_softmax(-1)
             weight = counts.to(logp.device).view(n, k, step)
@@ -230,7 +230,7 @@ def _scores(
 
 
 @contextmanager
-def _body_gives(model: PreTrainedModel, output: Any, hidden: Tensor) -> Iterator[None]:
+def body_gives(model: PreTrainedModel, output: Any, hidden: Tensor) -> Iterator[None]:
     """Let the decoder answer with ``hidden`` (b, c, d) without running, so that the model only computes its head.
 
     What the architecture does to its logits (soft caps, scales) thus stays in its own hands.

@@ -13,7 +13,10 @@ import polars as pl
 from weightsteer.audit import signed
 
 INK, MUTED, GRID = "#1f2328", "#59636e", "#e4e7eb"
-PALETTE = ("#1a5fb4", "#c64600", "#26813f", "#813d9c", "#986a00", "#0f7f8c")
+PALETTE = (
+    *("#1a5fb4", "#c64600", "#26813f", "#813d9c", "#986a00"),
+    *("#0f7f8c", "#b0126e", "#5d6b0a", "#3f4aa8", "#7a4a2b"),
+)
 CONTROL = "#8a939d"
 POSITIVE, NEGATIVE = "#0f7f8c", "#c64600"
 PANEL = {"width": 262, "height": 190}

@@ -19,7 +19,8 @@ from weightsteer.audit import (
     share,
     signed,
 )
-from weightsteer.report.charts import Series, series, short_module
+from weightsteer.report.charts import PALETTE, Series, series, short_module
+from weightsteer.report.families import comparisons, reach
 from weightsteer.report.figures import SCOPE, Figure
 from weightsteer.report.told import audit_table, flipped, limits, sample_grids
 
@@ -45,6 +46,7 @@ def render(
     norms: pl.DataFrame | None,
     texts: Mapping[str, str],
     pairs_audit: Mapping[str, Any] | None,
+    branches: Sequence[Mapping[str, Any]] = (),
     *,
     resamples: int,
 ) -> str:
@@ -64,14 +66,18 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"signed": signed, "number": number}
+    sentences, asides = headline(summary), headline(summary.filter(pl.col("method") == "control"))
+    folded = len(asides) > 2
     behaviors, models = (summary[name].unique().sort().to_list() for name in ("behavior", "model"))
     return environment.get_template("page.html.jinja").render(
         style=Markup((folder / "style.css").read_text(encoding="utf-8")),
         title=f"{listed(behaviors)} on {listed(models)}",
         facts=_facts(summary, shown),
-        sentences=headline(summary),
+        sentences=[each for each in sentences if each not in asides] if folded else sentences,
+        asides=asides if folded else [],
         strengths=strengths,
         parts=parts,
+        families=comparisons(summary, branches, norms, shown, strengths, lambda line, reach: _bar(line, [], reach)),
         several=len({(part["model"], part["behavior"]) for part in parts}) > 1,
         grids=sample_grids(samples),
         norms=_norms(norms, drawn),
@@ -111,8 +117,8 @@ def _part(
     model, behavior, evaluation = part.select(SCOPE).row(0)
     here = (pl.col("model") == model) & (pl.col("behavior") == behavior) & (pl.col("eval") == evaluation)
     present = [one for one in shown if one.of(part).height]
-    reach = _reach(part.filter(pl.col("method") != "control"))
-    near = _reach(part.filter(pl.col("alpha").is_in(strengths), pl.col("method") != "control"))
+    far = reach(part.filter(pl.col("method") != "control"))
+    near = reach(part.filter(pl.col("alpha").is_in(strengths), pl.col("method") != "control"))
     groups: list[dict[str, Any]] = []
     for one in present:
         lines = one.of(part).sort("alpha")
@@ -121,9 +127,9 @@ def _part(
             {
                 "name": one.name,
                 "words": intervention(lines.row(0, named=True)),
-                "index": "c" if one.control else shown.index(one) % 6,
+                "index": "c" if one.control else shown.index(one) % len(PALETTE),
                 "control": one.control,
-                "lines": [_line(line, seeds, reach) for line in lines.iter_rows(named=True)],
+                "lines": [_line(line, seeds, far) for line in lines.iter_rows(named=True)],
                 "arms": [
                     _line(line, seeds, near)
                     for alpha in strengths
@@ -161,12 +167,6 @@ def _embedded(figure: Figure) -> dict[str, Any]:
     """A figure for the template: its panels are SVG of our own, safe as they are."""
     named = figure.series.name if figure.series else None
     return {"name": figure.name, "of": named, "panels": [Markup(panel) for panel in figure.panels]}
-
-
-def _reach(part: pl.DataFrame) -> float:
-    """The farthest end of an interval: half the width of the bars of one evaluation."""
-    ends = part.select("discrimination", "discrimination_low", "discrimination_high")
-    return max((abs(v) for row in ends.iter_rows() for v in row if v is not None and v == v), default=0) or 1.0
 
 
 def _line(line: dict[str, Any], seeds: pl.DataFrame, reach: float) -> dict[str, Any]:

@@ -22,6 +22,7 @@ def write_report(
     norms: pl.DataFrame | None = None,
     texts: Mapping[str, str] | None = None,
     pairs_audit: Mapping[str, Any] | None = None,
+    branches: Sequence[Mapping[str, Any]] = (),
     resamples: int = 10_000,
 ) -> Path:
     """Write everything a reader needs about one run, and return the path of its ``report.html``.
@@ -33,10 +34,13 @@ def write_report(
         rows: what ``weightsteer.sweep`` returned, of one or several seeds, evaluations and interventions.
         run: what ``run.json`` holds: shown as provenance, nested as it is.
         samples: generated texts, each with ``prompt``, ``alpha``, ``seed`` and ``text``.
-            With several vectors in one report, here and in ``norms`` a ``vector`` names the one it belongs to.
+            With several vectors in one report, here and in ``norms`` a ``vector`` names the one it belongs to, as
+            "behavior, adapter".
         norms: ``seed, layer, module, norm``: the Frobenius norm of dW per module; layer −1 is outside the decoder.
         texts: what a human reads for an item; its identifier is shown when missing.
         pairs_audit: the audit of the training pairs, or one for each seed under its name.
+        branches: what was trained, a record for each branch: ``behavior, adapter, seed, side``, the number of
+            ``parameters`` trained, and the losses ``train`` and ``validation`` of the checkpoint kept (or None).
         resamples: bootstrap resamples behind every interval.
 
     Raises:
@@ -49,7 +53,8 @@ def write_report(
     summary = summarize(rows, resamples=resamples)
     by_seed = summarize(rows, by_seed=True, resamples=resamples)
     drawn: list[Figure] = figures(known, summary, by_seed, norms)
-    page = render(known, summary, by_seed, drawn, run, samples, norms, texts or {}, pairs_audit, resamples=resamples)
+    told = (run, samples, norms, texts or {}, pairs_audit, branches)
+    page = render(known, summary, by_seed, drawn, *told, resamples=resamples)
     (folder / "charts").mkdir(parents=True, exist_ok=True)
     for figure in drawn:
         write_atomically(folder / "charts" / f"{figure.name}.svg", figure.svg.encode())

@@ -1,6 +1,7 @@
 """The optimisation: batches, validation, early stopping, the checkpoint that is kept."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -36,6 +37,23 @@ class Fitted(NamedTuple):
     stopped: bool
 
 
+class Distinct(NamedTuple):
+    """Rows without repetitions, and how often each occurs: small models give the same answer again and again."""
+
+    rows: list[Answered]
+    counts: list[int]
+
+    @classmethod
+    def of(cls, rows: Sequence[Answered]) -> "Distinct":
+        counts = Counter((tuple(row.ids), row.start) for row in rows)
+        return cls([Answered(list(ids), start) for ids, start in counts], list(counts.values()))
+
+    @property
+    def tokens(self) -> int:
+        """Answer tokens, repetitions counted."""
+        return sum((row.length - row.start) * count for row, count in zip(self.rows, self.counts, strict=True))
+
+
 def fit(
     network: PreTrainedModel,
     rows: Rows,
@@ -50,7 +68,8 @@ def fit(
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     total = recipe.total_steps(len(rows.train))
     batches = batches_of(rows.lengths, recipe.batch, seed)
-    losses = [Loss(step=0, train=None, validation=_mean_loss(network, rows.validation))]
+    held_out = Distinct.of(rows.validation)
+    losses = [Loss(step=0, train=None, validation=_mean_loss(network, held_out))]
     recent: list[float] = []
     best: list[Tensor] | None = None
     best_step, best_loss, stale = total, math.inf, 0
@@ -59,12 +78,12 @@ def fit(
         for step in range(1, total + 1):
             for group in optimizer.param_groups:
                 group["lr"] = recipe.lr * _schedule(step, total, recipe.warmup)
-            batch = [rows.train[i] for i in next(batches)]
+            batch = Distinct.of([rows.train[i] for i in next(batches)])
             recent.append(_step(network, batch, parameters, optimizer, recipe, step))
             advance(1)
             if step % recipe.eval_every and step != total:
                 continue
-            found = _mean_loss(network, rows.validation)
+            found = _mean_loss(network, held_out)
             losses.append(Loss(step=step, train=sum(recent) / len(recent), validation=found))
             recent = []
             if found is None:
@@ -98,18 +117,18 @@ def _schedule(step: int, total: int, warmup: int) -> float:
 
 def _step(
     network: PreTrainedModel,
-    batch: Sequence[Answered],
+    batch: Distinct,
     parameters: Sequence[Tensor],
     optimizer: torch.optim.Optimizer,
     recipe: Recipe,
     step: int,
 ) -> float:
-    tokens = sum(row.length - row.start for row in batch)
     loss = 0.0
     # as many forward passes as memory asks for: their gradients add up to that of the mean of the batch
-    for part in packed(batch, network.config.get_text_config().vocab_size):
-        values, _ = log_likelihood(network, [batch[i] for i in part])
-        piece = -values.sum() / tokens
+    for part in packed(batch.rows, network.config.get_text_config().vocab_size):
+        values, owner = log_likelihood(network, [batch.rows[i] for i in part])
+        counts = torch.tensor([batch.counts[i] for i in part], dtype=values.dtype, device=values.device)
+        piece = -(values * counts[owner]).sum() / batch.tokens
         piece.backward()
         loss += float(piece.detach())
     norm = nn.utils.clip_grad_norm_(parameters, recipe.clip)
@@ -128,12 +147,12 @@ def _diverged(step: int, what: str, value: float, recipe: Recipe) -> Weightsteer
     )
 
 
-def _mean_loss(network: PreTrainedModel, rows: Sequence[Answered]) -> float | None:
+def _mean_loss(network: PreTrainedModel, rows: Distinct) -> float | None:
     """Mean negative log-likelihood per answer token, in nats; None without rows."""
-    if not rows:
+    if not rows.rows:
         return None
-    tokens = sum(row.length - row.start for row in rows)
-    return -sum(answer_logprobs(network, rows, shown=False)) / tokens
+    found = answer_logprobs(network, rows.rows, shown=False)
+    return -sum(value * count for value, count in zip(found, rows.counts, strict=True)) / rows.tokens
 
 
 def batches_of(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:

@@ -1,10 +1,16 @@
-"""How a branch is trained: the published settings as presets, every one of them a knob."""
+"""How a branch is trained: the published settings as presets, every one of them a knob.
+
+A setting comes from the first of these that has it: what the user changes, what the adapter family says for the
+preset (``AdapterFamily.recipe``), the preset. Families need different learning rates: one rate for all of them
+compares how well it happens to fit. `docs/recipes.md` shows how the families' own settings were chosen.
+"""
 
 from math import ceil
 from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
+from weightsteer import adapters
 from weightsteer.errors import WeightsteerError, unknown
 
 
@@ -17,6 +23,10 @@ class Recipe(BaseModel):
     rank: int = Field(ge=1)
     lora_alpha: float = Field(gt=0)
     """LoRA's own alpha: the adapter is scaled by lora_alpha / rank. Not the steering strength."""
+    block_size: int | None = Field(None, ge=2)
+    """Side of the blocks that OFT and BOFT rotate; it has to divide the inputs of every adapted module."""
+    delora_lambda: float | None = Field(None, gt=0)
+    """DeLoRA's bound of the change of a weight when training starts; it is trained too."""
     lr: float = Field(gt=0)
     batch: int = Field(ge=1)
     steps: int | None = Field(None, ge=1)
@@ -54,11 +64,11 @@ class Recipe(BaseModel):
         return self
 
     @classmethod
-    def load(cls, name: str, **changes: Any) -> Self:
-        """A preset by name, with some settings changed.
+    def load(cls, name: str, adapter: str = "lora", **changes: Any) -> Self:
+        """A preset by name as an adapter family needs it, with some settings changed.
 
         Raises:
-            WeightsteerError: an unknown preset or setting, or a value out of range.
+            WeightsteerError: an unknown preset, family or setting, or a value out of range.
         """
         if name not in PRESETS:
             raise unknown("recipe", name, PRESETS)
@@ -66,7 +76,7 @@ class Recipe(BaseModel):
             if setting not in cls.model_fields or setting == "name":
                 raise unknown("setting of a recipe", setting, set(cls.model_fields) - {"name"})
         try:
-            return cls(name=name, **{**PRESETS[name], **changes})
+            return cls(name=name, **{**PRESETS[name], **adapters.get(adapter).recipe.get(name, {}), **changes})
         except ValidationError as error:
             told = [
                 f"{'.'.join(map(str, detail['loc'])) or 'recipe'}: {detail['msg'].removeprefix('Value error, ')}"
@@ -95,7 +105,7 @@ class Recipe(BaseModel):
 
 # "paper": the steering vectors of Fierro & Roger (arXiv 2511.05408, table 1): lr 1e-5 and alpha 16; the rate
 # of 2e-4 and the alpha of 64 that are often taken for it belong to its task fine-tunes, and are those of the
-# preset "fork".
+# preset "fork", which trains every family at one rate: no family changes that one.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "rank": 32,
@@ -112,6 +122,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     "fork": {
         "rank": 32,
         "lora_alpha": 64,
+        "block_size": 8,
+        "delora_lambda": 15,
         "lr": 2e-4,
         "batch": 16,
         "epochs": 1,

@@ -1,0 +1,27 @@
+"""Does it steer what it is named after? The answer in words, with the evidence."""
+
+from weightsteer.audit.headline import _PHRASES as _PHRASES  # every verdict of a line, which the console must know
+from weightsteer.audit.headline import headline, headline_strengths, intervention, listed
+from weightsteer.audit.nuisance import nuisances
+from weightsteer.audit.transfer import transfer
+from weightsteer.audit.vectors import Audit, audit
+from weightsteer.stats.verdict import PMASS_GATE, label, verdict
+from weightsteer.stats.words import estimate, number, share, signed
+
+__all__ = [
+    "PMASS_GATE",
+    "Audit",
+    "audit",
+    "estimate",
+    "headline",
+    "headline_strengths",
+    "intervention",
+    "label",
+    "listed",
+    "nuisances",
+    "number",
+    "share",
+    "signed",
+    "transfer",
+    "verdict",
+]

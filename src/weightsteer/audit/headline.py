@@ -1,0 +1,79 @@
+"""The first sentences of a report: what each intervention does to every evaluation."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from weightsteer.stats.verdict import label
+from weightsteer.stats.words import signed
+
+_PHRASES = {
+    "steers": "steers {}",
+    "steers, but moves Yes-saying more": "steers {}, but moves Yes-saying more",
+    "wrong direction": "moves {} in the wrong direction",
+    "wrong direction, and moves Yes-saying more": "moves {} in the wrong direction, and Yes-saying more",
+    "moves Yes-saying only": "moves nothing but Yes-saying on {}",
+    "not separable at this n": "cannot be told from no effect on {}",
+    "format damage": "damages the answer format of {}",
+    "not identifiable": "cannot be judged on {} (one label only)",
+    "no interval": "has no interval on {} (one cluster)",
+    "undefined": "gives NaN on {}",
+}
+
+
+def headline_strengths(summary: pl.DataFrame) -> list[float]:
+    """α = +1 and −1 where they were swept, else the smallest of each sign: a choice made before looking."""
+    swept = summary["alpha"].unique().sort()
+    chosen = [[1.0] if 1.0 in swept else swept.filter(swept > 0)[:1].to_list()]
+    chosen.append([-1.0] if -1.0 in swept else swept.filter(swept < 0)[-1:].to_list())
+    return [alpha for arm in chosen for alpha in arm]
+
+
+def headline(summary: pl.DataFrame) -> list[str]:
+    """A sentence per intervention: what it does to every evaluation at the headline strengths.
+
+    ``summary`` is what ``summarize`` returned (not by seed). Controls come last.
+    """
+    keys = ["model", "behavior", "method", "adapter"]
+    strengths = headline_strengths(summary)
+    groups = summary.filter(pl.col("alpha").is_in(strengths)).partition_by(keys, maintain_order=True)
+    models = summary["model"].n_unique()
+    sentences = []
+    for group in sorted(groups, key=lambda g: bool(g["method"][0] == "control")):
+        names = group.row(0, named=True)
+        said = {a: _said(group.filter(pl.col("alpha") == a).iter_rows(named=True)) for a in strengths}
+        told = [(a, words) for a, words in said.items() if words]
+        if not told:
+            continue
+        subject = intervention(names) + (f" on {names['model']}" if models > 1 else "")
+        if len(told) == 2 and told[0][1] == told[1][1] and told[0][0] == -told[1][0]:
+            sentences.append(f"At α = ±{told[0][0]:g} {subject} {told[0][1]}.")
+            continue
+        first, *rest = (f"at α = {signed(a)} {{}} {words}" for a, words in told)
+        sentence = "; ".join([first.format(subject), *(clause.format("it") for clause in rest)])
+        sentences.append(sentence[0].upper() + sentence[1:] + ".")
+    return sentences
+
+
+def intervention(names: Mapping[str, Any]) -> str:
+    """``the honesty vector (lora)``: an intervention in words, from its ``method``, ``behavior`` and ``adapter``."""
+    kind = {"weight": "vector", "activation": "activation vector", "prompt": "prompt"}.get(names["method"])
+    if names["method"] == "control":
+        return f"a random vector of the same norms ({names['adapter']})"
+    if kind is None:
+        return f"{names['method']} ({names['adapter']})"
+    return f"the {names['behavior']} {kind}" + (f" ({names['adapter']})" if names["adapter"] else "")
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
+
+
+def _said(lines: Iterable[Mapping[str, Any]]) -> str:
+    """The evaluations of one strength, those with the same verdict named together."""
+    by_label: dict[str, list[str]] = {}
+    for line in lines:
+        by_label.setdefault(label(line), []).append(line["eval"])
+    return listed([_PHRASES[words].format(listed(evals)) for words, evals in by_label.items()])
