@@ -206,8 +206,8 @@ def main(options: Options) -> None:
 
 Random weights in the shape of Qwen3-0.6B ({options.layers} layers, vocabulary {options.vocabulary}), fp32,
 {options.threads} threads; {len(prompts)} prompts of {sum(map(len, contexts)) / len(contexts):.0f} tokens,
-{options.tokens} tokens of continuation; p95 of the KL divergence at {options.budget} nat ± {options.tolerance:.0%}; both
-signs; a random LoRA vector of the `fork` recipe. The times of `calibrate` include its audit on {len(audit)} other
+{options.tokens} tokens of continuation; p95 of the KL divergence at {options.budget} nat ± {options.tolerance:.0%};
+both signs; a random LoRA vector of the `fork` recipe. The times of `calibrate` include its audit on {len(audit)} other
 prompts and the noise floor; the published procedure has neither.
 
 | | seconds | times faster | prompts × strengths | α (− / +) |

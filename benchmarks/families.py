@@ -93,10 +93,11 @@ def main(options: Options) -> None:
 
 `python benchmarks/families.py {" ".join(sys.argv[1:])}` wrote this table.
 
-The difference `dW = θ⁺ − θ⁻` of two branches is computed from the adapters' own parameters, in fp32, in the form that the
-family gives it; a dense matrix is formed only by `v.delta(name)`. *Δlogit*: the largest difference between the logits of
-the positive branch as PEFT computes them, unmerged in fp32 (for `full`: as the checkpoint does), and as steering from
-the negative branch by α = 1 gives them; behind it, how far the two branches are apart. *Parameters*: of one branch.
+The difference `dW = θ⁺ − θ⁻` of two branches is computed from the adapters' own parameters, in fp32, in the form that
+the family gives it; a dense matrix is formed only by `v.delta(name)`. *Δlogit*: the largest difference between the
+logits of the positive branch as PEFT computes them, unmerged in fp32 (for `full`: as the checkpoint does), and as
+steering from the negative branch by α = 1 gives them; behind it, how far the two branches are apart.
+*Parameters*: of one branch.
 *File*: the saved vector. *Cost*: time of a steered forward pass over an unsteered one, with a strength per row.
 All on `pocket` ({sum(p.numel() for p in model.parameters()):,} parameters, 4 layers), each family on the modules it
 adapts, with its settings of the preset `pocket`.

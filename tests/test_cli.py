@@ -69,7 +69,7 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(place=out)
 
     monkeypatch.setattr("weightsteer.replicate.replicate", stand_in)
-    monkeypatch.setattr("weightsteer.cli._show", lambda folder: None)
+    monkeypatch.setattr("weightsteer.cli.verbs.replicate.show", lambda folder: None)
 
     def configured(*flags: str) -> RunConfig:
         assert main(["replicate", *flags]) == 0
@@ -98,7 +98,7 @@ def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
         return SimpleNamespace(place=out)
 
     monkeypatch.setattr("weightsteer.replicate.replicate", stand_in)
-    monkeypatch.setattr("weightsteer.cli._show", lambda folder: None)
+    monkeypatch.setattr("weightsteer.cli.verbs.sweep.show", lambda folder: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     assert main(["sweep", "--adapters", "all", "--block-size", "4", "--delora-lambda", "2"]) == 0
     assert told["config"].adapter == COMPARED

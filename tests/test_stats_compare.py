@@ -187,7 +187,7 @@ def test_each_seed_is_taken_at_its_own_strength() -> None:
     [
         (
             strengths("lora", "dora", alpha=0.7),
-            r"weight lora seed 0 on dilemmas has no rows at alpha 0.7; swept: -1, 0, 1",
+            r"weight dora seed 0 on dilemmas has no rows at alpha 0.7; swept: -1, 0, 1",
         ),
         (strengths("lora", "vera"), "weight vera has no rows at alpha 1; it was not swept at all"),
         (strengths("lora", alpha=0.0), "1 strengths are 0"),

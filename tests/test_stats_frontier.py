@@ -22,7 +22,11 @@ def costs(values: dict[float, float], adapter: str = "lora") -> pl.DataFrame:
     """A damage table as `damage_summary` gives it."""
     lines = [
         {
-            **{"model": "pocket", "behavior": "honesty", "method": "weight", "adapter": adapter, "eval": "nll"},
+            "model": "pocket",
+            "behavior": "honesty",
+            "method": "weight",
+            "adapter": adapter,
+            "eval": "nll",
             "alpha": alpha + 1e-12,  # as it may come back from a file
             "nll_change": value,
             "nll_change_low": value - 0.01,

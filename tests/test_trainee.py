@@ -113,7 +113,7 @@ def test_full_leaves_the_other_weights_as_they_were(tmp_path: Path) -> None:
 
 def test_full_needs_full_precision(tmp_path: Path) -> None:
     """In bf16 a step of 1e-5 rounds to nothing: the branch would come out untrained, without a word."""
-    with pytest.raises(WeightsteerError, match="bfloat16 weights would lose most of its steps.*--dtype float32"):
+    with pytest.raises(WeightsteerError, match=r"bfloat16 weights would lose most of its steps.*--dtype float32"):
         trained(tiny("qwen3")[0].to(torch.bfloat16), tmp_path, "full")
 
 

@@ -43,7 +43,7 @@ RECORD = "artifact.json"
 _PACKAGE = Path(__file__).parent
 _NUMERICS = ("torch", "transformers", "peft")
 # What these do never reaches the bytes of an artifact: changing a message must not make anybody train again.
-_WITHOUT_EFFECT = {"errors", "progress", "store"}
+_WITHOUT_EFFECT = {"errors", "progress", "store", "export"}
 # Templates and tables beside the code of a folder, which reach its artifacts as the code does.
 _TEXTS = {".jinja", ".css", ".yaml"}
 
@@ -219,7 +219,7 @@ def code_digest(modules: tuple[str, ...], package: Path = _PACKAGE) -> str:
     todo = list(modules)
     while todo:
         name = todo.pop()
-        if name in texts or name in _WITHOUT_EFFECT:
+        if name in texts or name.split(".")[0] in _WITHOUT_EFFECT:
             continue
         module, _, function = name.partition(":")
         path = _source(module, package)

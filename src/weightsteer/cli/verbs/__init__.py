@@ -1,0 +1,1 @@
+"""The verbs, one file each: ``VERB`` says what it is, a function calls and prints."""

@@ -1,0 +1,25 @@
+"""``weightsteer data``: the pairs."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weightsteer.cli.verb import DATA, Verb
+
+if TYPE_CHECKING:
+    from weightsteer.config import RunConfig
+
+
+def _data(config: "RunConfig", out: Path) -> None:
+    from weightsteer.replicate import pairs
+
+    for artifact in pairs(config, out):
+        print((artifact.path / "audit.txt").read_text(encoding="utf-8"))
+        print(artifact.place / "pairs.parquet")
+
+
+VERB = Verb(
+    "contrastive pairs: the same questions answered under both poles, judged and audited",
+    "weightsteer data --behavior honesty --seed 0 --samples 10",
+    _data,
+    DATA,
+)

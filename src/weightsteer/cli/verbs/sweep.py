@@ -1,0 +1,34 @@
+"""``weightsteer sweep``: the comparison."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from weightsteer.cli.shown import show
+from weightsteer.cli.verb import MEASURE, TRAIN, Verb
+
+if TYPE_CHECKING:
+    from weightsteer.config import RunConfig
+
+
+def _sweep(config: "RunConfig", out: Path, workers: int | None) -> None:
+    from weightsteer.lab import ModelIdentity
+    from weightsteer.replicate import replicate
+
+    if workers is None:
+        workers = _cores() if ModelIdentity.of(config.model).family == "pocket" else 1
+    show(replicate(config, out, workers=workers).place)
+
+
+def _cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+VERB = Verb(
+    "behaviours × adapter families × seeds, in one report",
+    "weightsteer sweep --behavior honesty --adapters all --seeds 0 1 2",
+    _sweep,
+    (*TRAIN, *MEASURE),
+    {"workers": (int | None, None, "Processes at work; one per core on an embedded model, else one.")},
+)
