@@ -133,7 +133,7 @@ def test_headline_names_every_evaluation_and_both_directions() -> None:
     quiet = {"clusters": 30, "noise": 0.1, "between_clusters": 0.1}
     rows = pl.concat(
         [
-            synthetic(method="control", draw=3, **quiet),  # type: ignore[arg-type]
+            synthetic(method="control", adapter="lora-random", draw=3, **quiet),  # type: ignore[arg-type]
             synthetic(discrimination=1, **quiet),  # type: ignore[arg-type]
             synthetic(bias=2, evaluation="claims", draw=1, **quiet),  # type: ignore[arg-type]
             synthetic(discrimination=1, evaluation="facts", draw=2, **quiet),  # type: ignore[arg-type]
@@ -143,7 +143,9 @@ def test_headline_names_every_evaluation_and_both_directions() -> None:
     assert first == (
         "At α = ±1 the honesty vector (lora) moves nothing but Yes-saying on claims and steers dilemmas and facts."
     )
-    assert control == ("At α = ±1 a random vector of the same norms (lora) cannot be told from no effect on dilemmas.")
+    assert control == (
+        "At α = ±1 a random vector of the same norms (lora-random) cannot be told from no effect on dilemmas."
+    )
     halved = rows.filter(pl.col("method") == "weight").with_columns(
         logratio=pl.when((pl.col("alpha") < 0) & (pl.col("eval") == "facts")).then(0.0).otherwise("logratio")
     )

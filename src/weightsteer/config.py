@@ -62,6 +62,24 @@ class Training(_Knobs):
     keep: Literal["best", "last"] | None = Field(default=None, description="Which checkpoint becomes the branch.")
 
 
+class Calibration(_Knobs):
+    """At which side effects interventions are compared (`weightsteer.calibrate`)."""
+
+    budget: float = Field(default=0.5, gt=0, description="Side effect that every strength has to hit, nats per token.")
+    budget_kind: Literal["kl", "nll"] = Field(default="kl", description="KL to the base, or rise of the NLL.")
+    statistic: Literal["p95", "mean"] | None = Field(
+        default=None,
+        description="Over all tokens; p95 of the KL, on an embedded model the mean: its answers are short.",
+    )
+    direction: Literal["base_steered", "steered_base"] = Field(
+        default="base_steered", description="KL(base, steered) or KL(steered, base)."
+    )
+    text: Literal["base", "steered"] = Field(default="base", description="Whose continuations the KL is read on.")
+    tokens: int = Field(default=32, ge=1, description="Tokens of continuation.")
+    alpha_max: float = Field(default=64.0, gt=0, description="No larger strength is tried.")
+    tolerance: float = Field(default=0.05, gt=0, lt=1, description="Relative; how near the budget is near enough.")
+
+
 class RunConfig(_Knobs):
     """Behaviours × adapter families × seeds on one model; one of each of the first two for `replicate`."""
 
@@ -79,7 +97,12 @@ class RunConfig(_Knobs):
     limit: int | None = Field(default=None, description="At most so many rows of each evaluation, in whole clusters.")
     pairs: str | None = Field(default=None, description="Pairs to train on, made elsewhere: Parquet, JSONL or CSV.")
     generator: str | None = Field(default=None, description="Model that writes the pairs; by default the one trained.")
-    control: bool = Field(default=True, description="Also sweep a random vector of the same norms.")
+    control: bool = Field(default=True, description="Also sweep controls: at least a random vector of the same norms.")
+    compare: bool | None = Field(
+        default=None,
+        description="Also activation vectors, prompts, all controls, damage and equal side effects; on in `sweep`.",
+    )
+    draws: int = Field(default=5, ge=1, description="Random vectors per vector and seed in a comparison.")
     prompts: int = Field(default=4, description="Held-out questions answered at each strength for the report.")
     answer_tokens: int | None = Field(default=None, description="Longest such answer; by default max_new_tokens.")
     resamples: int = Field(default=10_000, description="Bootstrap resamples behind each interval.")
@@ -87,6 +110,7 @@ class RunConfig(_Knobs):
     dtype: str | None = Field(default=None, description="float32 or bfloat16; what the checkpoint has by default.")
     generation: Generation = Generation()
     training: Training = Training()
+    calibration: Calibration = Calibration()
 
     @field_validator("behavior", "adapter")
     @classmethod
@@ -145,7 +169,7 @@ class RunConfig(_Knobs):
         return cls.checked(fields, str(path))
 
 
-_GROUPS: dict[str, type[BaseModel]] = {"generation": Generation, "training": Training}
+_GROUPS: dict[str, type[BaseModel]] = {"generation": Generation, "training": Training, "calibration": Calibration}
 
 
 def _explained(error: ValidationError, model: type[BaseModel], where: str) -> WeightsteerError:

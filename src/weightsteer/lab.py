@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from weightsteer.behaviors import Behavior
 from weightsteer.config import GENERAL_SEEDS, POCKET_SEEDS, RunConfig
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Loaded = tuple["PreTrainedModel", "PreTrainedTokenizerBase"]
+
+Baseline = Literal["activation", "prompt"]
+BASELINES: tuple[Baseline, ...] = ("activation", "prompt")
 
 
 @dataclass(frozen=True)
@@ -136,29 +139,52 @@ class Unmade(Exception):
 
 
 class Lab:
-    """One behaviour and one adapter family on one model, at work in one output folder."""
+    """One behaviour and one adapter family on one model, at work in one output folder.
 
-    def __init__(self, config: RunConfig, models: Models, store: Store, behavior: str, adapter: str) -> None:
+    Attributes:
+        asked: the behaviour as it was asked for, a name or a file.
+        baseline: in the place of a family, what its vectors are compared with: ``activation`` or ``prompt``. None in a
+            lab of a family.
+        lead: the lab of the first family of the run, with which is made what all families share.
+    """
+
+    def __init__(
+        self,
+        config: RunConfig,
+        models: Models,
+        store: Store,
+        behavior: str,
+        adapter: str,
+        *,
+        baseline: Baseline | None = None,
+        lead: "Lab | None" = None,
+    ) -> None:
         self.models = models
         self.store = store
         self.identity = models.trained_identity
+        self.asked = behavior
         self.behavior = Behavior.load(behavior, family=self.identity.family)
         self.adapter = adapter
         self.family_code = _family_code(adapter)
-        self.home = Path(safe_name(self.identity.name), safe_name(self.behavior.name), safe_name(adapter))
+        self.baseline = baseline
+        self.lead = lead or self
+        folders = (self.identity.name, self.behavior.name, baseline or adapter)
+        self.home = Path(*map(safe_name, folders))
         pocket = self.identity.family == "pocket"
         self.seeds = config.seeds or (POCKET_SEEDS if pocket else GENERAL_SEEDS)
+        if baseline == "prompt":
+            self.seeds = (0,)  # nothing is trained; the wordings of a prompt are its seeds
         self.evals = config.evals or tuple(self.behavior.evaluations)
         self.recipe = config.training.recipe or ("pocket" if pocket else "paper")
         self.changes = config.training.model_dump(exclude={"recipe"}, exclude_none=True)
         self.config = config
-        self.alone = (len(config.behavior), len(config.adapter)) == (1, 1)
+        self.alone = (len(config.behavior), len(config.adapter)) == (1, 1) and not config.compare
         self._looking = False
 
     @property
     def name(self) -> str:
         """What tells its vectors from those of other labs."""
-        return f"{self.behavior.name}, {self.adapter}"
+        return f"{self.behavior.name}, {self.baseline or self.adapter}"
 
     def on(self, identity: ModelIdentity) -> dict[str, Any]:
         """What a stage's key has to know of the model it runs."""

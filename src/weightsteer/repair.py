@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from weightsteer import algebra, terms
+from weightsteer.controls import nuisance_name
 from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.pairs.balance import Balance, balanced
 from weightsteer.terms import Sum
@@ -87,7 +88,7 @@ def project_out(
     if not nuisances:
         raise WeightsteerError("nothing to project out: give at least one nuisance vector.")
     before = WeightVector.gram([vector, *nuisances])
-    names = [_name(nuisance) for nuisance in nuisances]
+    names = [nuisance_name(nuisance) for nuisance in nuisances]
     for name, square in zip(["the vector", *names], before.diag().tolist(), strict=True):
         if square == 0.0:
             raise WeightsteerError(f"{name} is zero, so it has no direction to project out or to keep.")
@@ -151,8 +152,3 @@ def _coefficients(gram: Tensor) -> Tensor:
 def _cosines(gram: Tensor) -> tuple[float, ...]:
     lengths = gram.diag().sqrt()
     return tuple((gram[0, 1:] / (lengths[0] * lengths[1:])).tolist())
-
-
-def _name(nuisance: WeightVector) -> str:
-    told = nuisance.metadata
-    return str(told["control"]["kind"] if "control" in told else told["behavior"])

@@ -6,13 +6,14 @@ exactly what depends on it, and an interrupted run goes on where it was.
 
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
-from weightsteer import stages
+from weightsteer import arms, measures, stages
 from weightsteer.config import RunConfig
 from weightsteer.errors import WeightsteerError
-from weightsteer.lab import Lab, Models, Unmade
+from weightsteer.lab import BASELINES, Lab, Models, Unmade
 from weightsteer.legs import Leg, report
 from weightsteer.store import Artifact, Store, file_digest, safe_name, versions
 from weightsteer.workers import Share, work
@@ -27,7 +28,21 @@ def labs(config: RunConfig, out: Path) -> list[Lab]:
         WeightsteerError: unknown model or behaviour, or ``out`` cannot be written.
     """
     models, store = Models(config), Store(out)
-    return [Lab(config, models, store, name, adapter) for name in config.behavior for adapter in config.adapter]
+    found = []
+    for name in config.behavior:
+        lead = Lab(config, models, store, name, config.adapter[0])
+        found += [lead, *(Lab(config, models, store, name, each, lead=lead) for each in config.adapter[1:])]
+    return found
+
+
+def baselines_of(every: Sequence[Lab]) -> list[Lab]:
+    """For each behaviour of these labs, those of what its vectors are compared with; none unless it is asked for."""
+    leads = {id(lab.lead): lab.lead for lab in every if lab.config.compare}
+    return [
+        Lab(lead.config, lead.models, lead.store, lead.asked, lead.adapter, baseline=kind, lead=lead)
+        for lead in leads.values()
+        for kind in BASELINES
+    ]
 
 
 def pairs(config: RunConfig, out: Path) -> list[Artifact]:
@@ -50,7 +65,8 @@ def difference(
     vector is then made from them.
     """
     if positive is None and negative is None:
-        return [_trained(lab, seed).vector for lab in labs(config, out) for seed in lab.seeds]
+        asked = [(lab, seed) for lab in labs(config, out) for seed in lab.seeds]
+        return [stages.vector(lab, *_branches(lab, stages.pairs(lab, seed), seed), seed) for lab, seed in asked]
     if positive is None or negative is None:
         raise WeightsteerError("a difference needs two branches: give both --positive and --negative.")
     return [stages.given_difference(labs(config, out)[0], positive, negative)]
@@ -68,21 +84,35 @@ def replicate(config: RunConfig, out: Path, *, vector: Path | None = None, worke
         WeightsteerError: a mistake in the configuration or its files, a full disk, a folder that is not writable.
     """
     every = labs(config, out)
-    rows = {lab.name: _rows(lab) for lab in every}  # before the training: a mistake in them should not cost minutes
+    beside = baselines_of(every)
+    # before the training: a mistake in them should not cost minutes
+    rows = {lab.name: _rows(lab) for lab in [*every, *beside]}
     if vector is None:
-        legs = _legs(every, rows, config, out, workers)
+        legs = _legs([*every, *beside], rows, config, out, workers)
     else:
-        given = [(lab, lab.seeds[0], stages.given_vector(lab, vector, lab.seeds[0])) for lab in every]
-        legs = [_measured(lab, rows[lab.name], seed, made) for lab, seed, made in given]
+        legs = [_leg(lab, rows[lab.name], lab.seeds[0], vector) for lab in every]
+        legs += _legs(beside, rows, config, out, workers) if beside else []
     homes = [[safe_name(lab.behavior.name) for lab in every], [safe_name(lab.adapter) for lab in every]]
     joined = ["+".join(dict.fromkeys(names)) for names in homes]
     home = Path(safe_name(every[0].identity.name), *joined)
     return report(legs, {name: each for found in rows.values() for name, each in found.items()}, config, home)
 
 
+def calibrations(config: RunConfig, out: Path, *, vector: Path | None = None, baselines: bool = True) -> list[Artifact]:
+    """The strengths of equal side effects of every vector, and of what it is compared with.
+
+    ``vector``: calibrate this file instead of making vectors.
+    """
+    every = labs(config.model_copy(update={"compare": baselines}), out)
+    plan = [(lab, seed) for lab in every for seed in (lab.seeds if vector is None else lab.seeds[:1])]
+    plan += [(lab, seed) for lab in baselines_of(every) for seed in lab.seeds]
+    return [measures.calibrated(lab, _made(lab, seed, vector)[0], seed) for lab, seed in plan]
+
+
 def measure(config: RunConfig, out: Path, shares: Sequence[Share]) -> None:
     """Make and measure these vectors of the run, and no others: what one of several workers does."""
-    for lab in labs(config, out):
+    every = labs(config, out)
+    for lab in [*every, *baselines_of(every)]:
         for seed in lab.seeds:
             if (lab.name, seed) in shares:
                 _leg(lab, _rows(lab), seed)
@@ -150,32 +180,33 @@ def _finished(lab: Lab, rows: Mapping[str, Artifact], seed: int) -> Leg | None:
         return None
 
 
-def _leg(lab: Lab, rows: Mapping[str, Artifact], seed: int) -> Leg:
-    return _measured(lab, rows, seed, *_trained(lab, seed))
+def _leg(lab: Lab, rows: Mapping[str, Artifact], seed: int, file: Path | None = None) -> Leg:
+    """One seed of a lab, made and measured; ``file`` takes the place of the vector."""
+    beside, made = _made(lab, seed, file)
+    sweeps = {name: measures.swept(lab, beside, found, name, seed) for name, found in rows.items()}
+    leg = Leg(lab, seed, sweeps, **made)
+    if lab.config.compare:
+        strengths = measures.calibrated(lab, beside, seed)
+        at = {name: measures.matched(lab, beside, strengths, found, name, seed) for name, found in rows.items()}
+        leg = replace(leg, calibration=strengths, matched=at, damage=measures.damaged(lab, beside, seed))
+    return replace(leg, samples=stages.samples(lab, leg.vector, seed)) if leg.vector else leg
 
 
-class _Trained(NamedTuple):
-    vector: Artifact
-    pairs: Artifact
-    branches: tuple[Artifact, Artifact]
-
-
-def _trained(lab: Lab, seed: int) -> _Trained:
+def _made(lab: Lab, seed: int, file: Path | None = None) -> tuple[arms.Arms, dict[str, Any]]:
+    """The interventions of one seed of a lab, and what they were made from under the names of a `Leg`."""
+    if lab.baseline == "prompt":
+        return arms.of_prompts(lab), {}
+    if file is not None and lab.baseline is None:
+        vector = stages.given_vector(lab, file, seed)
+        return arms.of_vector(lab, vector, seed, {}, {}), {"vector": vector}
     data = stages.pairs(lab, seed)
-    branches = _branches(lab, data, seed)
-    return _Trained(stages.vector(lab, *branches, seed), data, branches)
-
-
-def _measured(
-    lab: Lab,
-    rows: Mapping[str, Artifact],
-    seed: int,
-    vector: Artifact,
-    pairs: Artifact | None = None,
-    branches: tuple[Artifact, ...] = (),
-) -> Leg:
-    sweeps = {name: stages.swept(lab, vector, found, name, seed) for name, found in rows.items()}
-    return Leg(lab, seed, pairs, branches, vector, sweeps, stages.samples(lab, vector, seed))
+    if lab.baseline == "activation":
+        return arms.of_activations(lab, arms.activations(lab, data, seed)), {"pairs": data}
+    positive, negative = branches = _branches(lab, data, seed)
+    vector = stages.vector(lab, positive, negative, seed)
+    nuisances = arms.nuisances(lab.lead, data, seed) if lab.config.compare and lab.config.control else {}
+    made = {"pairs": data, "branches": branches, "vector": vector, "nuisances": nuisances}
+    return arms.of_vector(lab, vector, seed, {"positive": positive, "negative": negative}, nuisances), made
 
 
 def _branches(lab: Lab, data: Artifact, seed: int) -> tuple[Artifact, Artifact]:

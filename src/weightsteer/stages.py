@@ -80,8 +80,10 @@ def given_pairs(lab: Lab, path: Path, seed: int) -> Artifact:
     return lab.make("given-pairs", inputs, ["stages:given_pairs"], build, seed=seed, name="pairs")
 
 
-def branch(lab: Lab, data: Artifact, side: Side, seed: int) -> Artifact:
+def branch(lab: Lab, data: Artifact, side: Side, seed: int, *, of: str = "") -> Artifact:
     """One fine-tuned branch and its ``training.json``: a PEFT folder, for ``full`` a checkpoint.
+
+    ``of``: the control that it is a branch of; it only names the link.
 
     The recipe is keyed by its name, and what a family changes of it by that family's own file: another one's settings
     make nothing here again.
@@ -116,12 +118,15 @@ def branch(lab: Lab, data: Artifact, side: Side, seed: int) -> Artifact:
         "changes": lab.changes,
         "seed": seed,
     }
-    return lab.make("branch", inputs, code, build, seed=seed, name=side)
+    return lab.make("branch", inputs, code, build, seed=seed, name=f"{of}-{side}" if of else side)
 
 
-def vector(lab: Lab, positive: Artifact, negative: Artifact, seed: int) -> Artifact:
-    """``vector.safetensors`` (θ⁺ − θ⁻) with ``norms.parquet`` (layer, module, norm); see `write_vector`."""
-    told = {"behavior": lab.behavior.name, "seed": seed}
+def vector(lab: Lab, positive: Artifact, negative: Artifact, seed: int, *, of: str = "") -> Artifact:
+    """``vector.safetensors`` (θ⁺ − θ⁻) with ``norms.parquet`` (layer, module, norm); see `write_vector`.
+
+    ``of``: the control whose branches these are, instead of the behaviour's.
+    """
+    told = {"behavior": of or lab.behavior.name, "seed": seed}
 
     def build(work: Path) -> None:
         from weightsteer.vector import WeightVector
@@ -131,7 +136,7 @@ def vector(lab: Lab, positive: Artifact, negative: Artifact, seed: int) -> Artif
 
     inputs = {"model": lab.on(lab.identity), "positive": positive, "negative": negative, "told": told}
     code = ["stages:vector", "stages:write_vector", "vector", "adapters"]
-    return lab.make("vector", inputs, code, build, seed=seed)
+    return lab.make("vector", inputs, code, build, seed=seed, name=f"{of}-vector" if of else None)
 
 
 def given_difference(lab: Lab, positive: Path, negative: Path) -> Artifact:
@@ -200,15 +205,15 @@ def items(lab: Lab, asked: str) -> tuple[str, Artifact]:
     if given and not Path(given).is_file():
         raise WeightsteerError(f"no file {given!r} with rows for the evaluation {name!r}.")
     shown = Path(name).stem if given == name else name
-    sign = lab.behavior.evaluations.get(name, 1)
 
     def build(work: Path) -> None:
-        from weightsteer.evals import load
+        from weightsteer.evals import load, sign
         from weightsteer.scoring import choice_table
 
         model, tokenizer = lab.models.trained
         data = given if given != name else None
-        found = load(name, data=data, sign=sign, limit=lab.config.limit).items(model)
+        towards = sign(name, lab.behavior.evaluations)
+        found = load(name, data=data, sign=towards, limit=lab.config.limit).items(model)
         choice_table(tokenizer, [item.choices for item in found])  # refuses what the sweep could not score
         lines = [json.dumps(asdict(item), sort_keys=True) for item in found]
         (work / "items.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -217,40 +222,11 @@ def items(lab: Lab, asked: str) -> tuple[str, Artifact]:
         "model": lab.on(lab.identity),
         "evaluation": shown,
         "data": file_digest(Path(given)) if given else None,
-        "sign": sign,
+        "signs": lab.behavior.evaluations,
         "limit": lab.config.limit,
     }
-    code = ["stages:items", "evals", "scoring"]
+    code = ["stages:items", "evals", "scoring", "pocket.items", "pocket.world"]
     return shown, lab.make("items", inputs, code, build, name=f"items-{safe_name(shown)}")
-
-
-def swept(lab: Lab, made: Artifact, rows: Artifact, name: str, seed: int) -> Artifact:
-    """``rows.parquet``: the vector and its random control over one evaluation's rows at every strength."""
-    control = lab.config.control
-
-    def build(work: Path) -> None:
-        from weightsteer.engine import sweep
-        from weightsteer.evals.files import FileRows
-        from weightsteer.vector import WeightVector
-
-        model, tokenizer = lab.models.trained
-        steering = WeightVector.load(made.path / "vector.safetensors", model)
-        chosen = [steering, steering.randomized(seed)] if control else [steering]
-        evaluation = FileRows(data=rows.path / "items.jsonl")
-        evaluation.name = name
-        frame = sweep(model, tokenizer, chosen, evaluation, lab.config.alphas)
-        frame.write_parquet(work / "rows.parquet")
-
-    inputs = {
-        "model": lab.on(lab.identity),
-        "vector": made,
-        "items": rows,
-        "alphas": lab.config.alphas,
-        "evaluation": name,
-        "control": seed if control else None,
-    }
-    code = ["stages:swept", "engine", "vector", "models"]
-    return lab.make("sweep", inputs, code, build, seed=seed, name=f"sweep-{safe_name(name)}")
 
 
 def samples(lab: Lab, made: Artifact, seed: int) -> Artifact:

@@ -60,7 +60,10 @@ def intervention(names: Mapping[str, Any]) -> str:
     """``the honesty vector (lora)``: an intervention in words, from its ``method``, ``behavior`` and ``adapter``."""
     kind = {"weight": "vector", "activation": "activation vector", "prompt": "prompt"}.get(names["method"])
     if names["method"] == "control":
-        return f"a random vector of the same norms ({names['adapter']})"
+        random = str(names["adapter"]).endswith("-random")
+        return (
+            f"a random vector of the same norms ({names['adapter']})" if random else f"the control {names['adapter']}"
+        )
     if kind is None:
         return f"{names['method']} ({names['adapter']})"
     return f"the {names['behavior']} {kind}" + (f" ({names['adapter']})" if names["adapter"] else "")

@@ -24,6 +24,7 @@ from weightsteer.errors import WeightsteerError
 from weightsteer.stats.effects import totals
 from weightsteer.stats.grid import Grid
 from weightsteer.stats.pairing import GROUP, paired
+from weightsteer.stats.spread import Spread
 
 BUILT_IN = ("lean", "confidence")
 """``lean``: the log-ratio at α = 0, to Yes or No; ``confidence``: its size."""
@@ -43,8 +44,9 @@ def nuisances(
 
     Returns:
         One line per (model, behavior, method, adapter, eval, α ≠ 0, covariate): ``correlation`` with ``_low`` and
-        ``_high`` at 95%, ``with_label``, ``discrimination`` and ``adjusted`` with ``_low`` and ``_high``, ``n`` and
-        ``clusters``. Null where a covariate does not vary, or there is one label or cluster.
+        ``_high`` at 95% and the p value ``correlation_p``, ``with_label``, ``discrimination`` and ``adjusted`` with
+        ``_low`` and ``_high``, ``n`` and ``clusters``. Null where a covariate does not vary, or there is one label or
+        cluster.
 
     Raises:
         WeightsteerError: an item has no covariates or several, or one has a missing or infinite value.
@@ -59,7 +61,7 @@ def nuisances(
     numbers = ["correlation", "with_label", "discrimination", "adjusted"]
     bounds = [f"{name}_{end}" for name in ("correlation", "adjusted") for end in ("low", "high")]
     schema = {name: known.schema[name] for name in GROUP} | {"alpha": pl.Float64, "covariate": pl.String}
-    schema |= dict.fromkeys((*numbers, *bounds), pl.Float64) | {"n": pl.Int64, "clusters": pl.Int64}
+    schema |= dict.fromkeys((*numbers, *bounds, "correlation_p"), pl.Float64) | {"n": pl.Int64, "clusters": pl.Int64}
     return pl.DataFrame(lines, schema=schema)
 
 
@@ -122,6 +124,8 @@ def _lines(grid: Grid, given: dict[str, dict[str, float]], draws: Bootstrap) -> 
                     held = clusters > 1 and not np.isnan(point)
                     ends = interval(draws.pooled(per_seed, clusters)) if held else (None, None)
                     line[f"{column}_low"], line[f"{column}_high"] = ends
+                    if column == "correlation" and held:
+                        line["correlation_p"] = Spread.of([per_seed], clusters).p(point, [1.0])
             yield line
 
 

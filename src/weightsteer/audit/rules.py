@@ -1,19 +1,30 @@
 """The rules by which an audit names what a vector carries; nothing in them is fitted to rows.
 
-1. An evaluation is **damaged** when the answer mass is lost (`weightsteer.stats.verdict`) in either arm. It is
-   **unjudged** with NaN rows, one label or one cluster. The others are judged.
-2. All p values of discrimination and bias over the judged evaluations and arms of one vector are one family (Benjamini
-   and Hochberg at `LEVEL`): a vector that does nothing is named after something in one case of twenty, however many
-   evaluations there are, and one that acts on all of them need not pay for their number.
-3. An evaluation shows **Yes-saying** when in some arm the bias is told from 0 and either its whole interval lies
-   farther from 0 than that of the discrimination, or no discrimination is told from 0 in any arm. Otherwise it
-   **steers** when discrimination is told from 0 on the side of α in some arm and against it in none, is **reversed**
-   the other way round, and **mixed** when both occur. Else it shows **nothing**.
+1. An evaluation is **damaged** when the answer mass is lost (`weightsteer.stats.verdict`) in either arm and the base
+   model had it. It is **unjudged** with NaN rows, one label or one cluster; and when mass is lost that the base model
+   did not have: a model that spreads over many answers loses it as well by preferring another one, so that it tells
+   nothing about the format. The others are judged.
+2. What a vector does to an evaluation is tested once for discrimination and once for bias, on both arms together
+   (`weightsteer.audit.arms`). These p values over the judged evaluations of one vector are one family (Benjamini and
+   Hochberg at `LEVEL`): a vector that does nothing is named after something in one case of twenty, however many
+   evaluations there are, and one that acts on all of them need not pay for their number. An effect under `NEGLIGIBLE`
+   is not told from 0 either, however many rows there are: with enough of them everything has some effect. An arm is
+   told from 0 when both arms together are and its own p value is below `LEVEL` too, on the same side. All this is about
+   the training seeds and draws at hand: what a single random draw does is real, and another draw does not do it.
+3. An evaluation shows **Yes-saying** when the bias is told from 0 and the discrimination is not told to be larger: its
+   whole interval would have to lie farther from 0 than that of the bias. The doubt is the vector's to remove, because
+   what says Yes as much as it shows the behaviour is not that behaviour. Where Yes is not one of the choices (the
+   covariate ``yes`` is 0 throughout) a bias is a preference for the choice named first; it is no Yes-saying and does
+   not count. Otherwise the evaluation **steers** when discrimination is told from 0 on the side of α, and is
+   **reversed** on the other. It is **mixed** when no effect is told from 0 and the intervals of its two arms lie on
+   opposite sides of 0 along α: both strengths do the same, whatever their sign. Else it shows **nothing**.
 4. The vector is named after what most of its evaluations show, among those that show something: ``steers …``,
    ``reversed`` or ``Yes-saying``; ``mixed`` in a tie; ``nothing separable`` when none shows anything. It is ``format
    damage`` when more evaluations are damaged than show something.
-5. A control does as well in an arm that steers when the 95% interval of the paired difference (vector − control) holds
-   0 or lies below it; it is named. Where it does so in every arm that steers, the label says so.
+5. A control does as well in an arm that steers as `weightsteer.audit.beside` says; it is named. Where it does so in
+   every arm that steers, the label says so.
+6. A covariate that the shifts follow is named when the correlation is at least `STRONG` and told from 0 among all
+   correlations of the vector (Benjamini and Hochberg); a nuisance vector when its cosine is.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,15 +32,22 @@ from typing import Any
 
 from weightsteer.audit.headline import listed
 from weightsteer.stats.correction import LEVEL
-from weightsteer.stats.verdict import label, mostly_bias
+from weightsteer.stats.verdict import PMASS_GATE, label, side_of
 from weightsteer.stats.words import estimate, number, share, signed
+
+NEGLIGIBLE = 0.1
+"""Nats: this much changes the probability of an answer by 2.5 points at most."""
 
 STRONG = 0.5
 """A correlation or cosine of this size is named in the verdict."""
 
+NAMED = {"lean": "the lean of the base model", "confidence": "the confidence of the base model"}
+"""Covariates whose name alone would not be understood."""
+
 SHOWN = ("steers", "reversed", "mixed", "yes_saying", "nothing", "damaged", "unjudged")
 """What an evaluation may show."""
 
+FORMAT = "format damage"
 UNJUDGED = ("undefined", "not identifiable", "no interval")
 
 Line = Mapping[str, Any]
@@ -38,29 +56,45 @@ Line = Mapping[str, Any]
 
 def judged(line: Line) -> bool:
     """Whether the effects of a line mean anything."""
-    return label(line) not in (*UNJUDGED, "format damage")
+    return label(line) not in (*UNJUDGED, FORMAT)
+
+
+def damaged(line: Line) -> bool:
+    """Whether the answer mass is lost that the base model had."""
+    return label(line) == FORMAT and line["pmass"] - line["pmass_change"] >= PMASS_GATE
 
 
 def side(line: Line, name: str) -> int:
-    """+1 when an effect is told from 0 along the sign of α, −1 against it, 0 when it is not told from 0."""
-    if not line[f"{name}_adjusted"] < LEVEL:
+    """+1 when an effect is told from 0 along the sign of α, −1 against it, 0 when it is not told from 0 (rule 2)."""
+    if not line[f"{name}_adjusted"] < LEVEL or abs(line[name]) < NEGLIGIBLE:
         return 0
     return 1 if line[name] * line["alpha"] > 0 else -1
 
 
-def shows(lines: Sequence[Line]) -> str:
-    """What one evaluation shows over its arms: one of `SHOWN` (rules 1 and 3)."""
-    if any(label(line) == "format damage" for line in lines):
+def mostly_behavior(line: Line) -> bool:
+    """The whole interval of the discrimination is farther from 0 than that of the bias."""
+    ends = {name: [abs(line[f"{name}_{end}"]) for end in ("low", "high")] for name in ("discrimination", "bias")}
+    return min(ends["discrimination"]) > max(ends["bias"])
+
+
+def shows(arms: Sequence[Line], both: Line, *, yes: bool = True) -> str:
+    """What one evaluation shows: one of `SHOWN` (rules 1 and 3).
+
+    Args:
+        arms: the lines of its arms.
+        both: that of both together.
+        yes: it is one of the choices.
+    """
+    if any(damaged(line) for line in arms):
         return "damaged"
-    if not all(judged(line) for line in lines):
+    if not all(judged(line) for line in arms):
         return "unjudged"
-    sides = {side(line, "discrimination") for line in lines} - {0}
-    biased = [line for line in lines if side(line, "bias")]
-    if biased and (not sides or any(mostly_bias(line) for line in biased)):
+    moved = side(both, "discrimination")
+    if yes and side(both, "bias") and not (moved and mostly_behavior(both)):
         return "yes_saying"
-    if len(sides) == 2:
-        return "mixed"
-    return "nothing" if not sides else "steers" if sides == {1} else "reversed"
+    if moved:
+        return "steers" if moved > 0 else "reversed"
+    return "mixed" if {side_of(line, "discrimination") * line["alpha"] for line in arms} == {1, -1} else "nothing"
 
 
 def name_of(found: Mapping[str, Sequence[str]], behavior: str) -> str:
@@ -68,7 +102,7 @@ def name_of(found: Mapping[str, Sequence[str]], behavior: str) -> str:
     words = {"steers": f"steers {behavior}", "reversed": "reversed", "yes_saying": "Yes-saying"}
     counts = {name: len(found[name]) for name in (*words, "mixed")}
     if len(found["damaged"]) > sum(counts.values()):
-        return "format damage"
+        return FORMAT
     if not any(counts.values()):
         return "nothing separable" if found["nothing"] else "not judged"
     most = max(counts.values())
@@ -76,7 +110,9 @@ def name_of(found: Mapping[str, Sequence[str]], behavior: str) -> str:
     return words.get(first[0], "mixed") if len(first) == 1 else "mixed"
 
 
-def evidence(found: Mapping[str, Sequence[str]], by_eval: Mapping[str, Sequence[Line]]) -> list[str]:
+def evidence(
+    found: Mapping[str, Sequence[str]], arms: Mapping[str, Sequence[Line]], both: Mapping[str, Line]
+) -> list[str]:
     """A clause for each thing that evaluations show, with the numbers of the first of them."""
     told = []
     for shown, words, effect in (
@@ -90,11 +126,14 @@ def evidence(found: Mapping[str, Sequence[str]], by_eval: Mapping[str, Sequence[
     ):
         if not found[shown]:
             continue
-        line = _telling(by_eval[found[shown][0]], effect)
-        numbers = f" ({_number(line, effect)} at α = {signed(line['strength'])})" if effect else ""
         first, *others = found[shown]
+        numbers = f" ({_numbers(arms[first], both[first], effect)})" if effect else ""
         told.append(f"{words} {first}{numbers}" + (f", {listed(others)}" if others else ""))
     return told
+
+
+_TURNED = {"": "", "_low": "_high", "_high": "_low"}
+"""The interval of vector − control from that of control − vector."""
 
 
 def company(cells: Mapping[str, set[tuple[str, int]]], lines: Sequence[Line]) -> list[str]:
@@ -102,44 +141,52 @@ def company(cells: Mapping[str, set[tuple[str, int]]], lines: Sequence[Line]) ->
     told = []
     for name, held in sorted(cells.items()):
         line = next(line for line in lines if line["adapter"] == name and (line["eval"], line["sign"]) in held)
-        low, high = (number(-line[f"difference_{end}"]).removeprefix("+") for end in ("high", "low"))
+        if line["difference_high"] is not None and line["difference_high"] < 0:
+            told.append(
+                f"the control {name} does as much on {line['eval']} in {line['draws_as_good']} of {line['draws']} draws"
+            )
+            continue
+        difference = {f"of{end}": None if (v := line[f"difference{at}"]) is None else -v for end, at in _TURNED.items()}
         told.append(
-            f"the control {name} cannot be told to do less on {line['eval']} "
-            f"(difference {number(-line['difference'])} [{low}, {high}])"
+            f"the control {name} cannot be told to do less on {line['eval']} (difference {estimate(difference, 'of')})"
         )
     return told
 
 
 def followed(nuisances: Sequence[Line], cosines: Sequence[Line]) -> list[str]:
-    """The strongest correlation and cosine, where they are large: what else the shifts follow."""
+    """The strongest correlation and every cosine that is large: what else the shifts follow (rule 6)."""
     told = []
     strong = [
         line
         for line in nuisances
         if line["correlation"] is not None
         and abs(line["correlation"]) >= STRONG
-        and line["correlation_low"] is not None
-        and line["correlation_low"] * line["correlation_high"] > 0
+        and line["correlation_adjusted"] is not None
+        and line["correlation_adjusted"] < LEVEL
     ]
     if strong:
         line = max(strong, key=lambda line: abs(line["correlation"]))
-        told.append(f"shifts follow {line['covariate']} on {line['eval']} (r {estimate(line, 'correlation')})")
+        arm = "+α" if line["alpha"] > 0 else "−α"
+        what = NAMED.get(line["covariate"], line["covariate"])
+        told.append(f"shifts follow {what} on {line['eval']} (r {estimate(line, 'correlation')} at {arm})")
     near = [line for line in cosines if abs(line["cosine"]) >= STRONG]
     told += [f"cosine {number(line['cosine'])} with the nuisance vector {line['nuisance']}" for line in near]
     return told
 
 
-def _number(line: Line, effect: str) -> str:
+def _numbers(arms: Sequence[Line], both: Line, effect: str) -> str:
+    """The numbers behind a clause: per unit of the arms along α, or of the arm that lost most of the mass."""
     if effect == "pmass":
-        return f"pmass {share(line, effect)}"
-    told = f"{effect} {estimate(line, effect)}"
-    return told if side(line, effect) else f"{told}, effects under {line['mde']:.2f} nats would go unseen,"
+        worst = min(arms, key=lambda line: line["pmass"])
+        return f"pmass {share(worst, effect)} at α = {signed(worst['strength'])}"
+    told = f"{effect} {estimate(both, effect)}"
+    if not side(both, effect):
+        return f"{told}; effects under {both['mde']:.2f} nats would go unseen"
+    if effect == "bias" and side(both, "discrimination"):
+        told += f", discrimination {estimate(both, 'discrimination')}"
+    return f"{told} along α = {'±' if len(arms) > 1 else ''}{_strengths(arms)}"
 
 
-def _telling(lines: Sequence[Line], effect: str | None) -> Line:
-    """The arm with the clearest effect: the smallest p, or the most mass lost."""
-    if effect == "pmass":
-        return min(lines, key=lambda line: line["pmass"])
-    if effect is None:
-        return lines[0]
-    return min(lines, key=lambda line: line[f"{effect}_adjusted"])
+def _strengths(arms: Sequence[Line]) -> str:
+    sizes = sorted({f"{abs(line['strength']):.3g}" for line in arms}, key=float)
+    return " and ".join(sizes) if len(arms) > 1 else signed(arms[0]["strength"])

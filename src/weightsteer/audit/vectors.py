@@ -6,17 +6,17 @@ from typing import Any
 
 import polars as pl
 
+from weightsteer.audit.arms import along
+from weightsteer.audit.beside import beside_controls
+from weightsteer.audit.draws import UNFOLDED, VECTOR, folded, many_draws, owners, trained
 from weightsteer.audit.headline import headline_strengths, listed
 from weightsteer.audit.nuisance import nuisances
 from weightsteer.audit.rules import SHOWN, company, evidence, followed, judged, name_of, shows, side
 from weightsteer.audit.transfer import transfer
 from weightsteer.errors import WeightsteerError
-from weightsteer.stats.compare import SCHEMA, compare
 from weightsteer.stats.correction import benjamini_hochberg
 from weightsteer.stats.strengths import select
-from weightsteer.stats.table import summarize
-
-VECTOR = ["model", "behavior", "method", "adapter"]
+from weightsteer.stats.table import EFFECTS, summarize
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,8 @@ class Audit:
             label and its evidence), the evaluations by what they show (``steers``, ``reversed``, ``mixed``,
             ``yes_saying``, ``nothing``, ``damaged``, ``unjudged``: lists), ``controls`` that do as well (list).
         lines: the evidence: ``summarize`` at the audited strengths (``alpha`` is the arm, ``strength`` the mean α) with
-            ``discrimination_adjusted`` and ``bias_adjusted`` over the family of the vector.
+            ``discrimination_adjusted`` and ``bias_adjusted`` (rule 2).
+        along: the same of both arms together (`weightsteer.audit.arms`), on which the naming rests.
         controls: ``compare`` of every vector (as the reference) with its controls, with ``as_good``, and ``draws`` and
             ``draws_as_good``: of how many seeds of the control, and in how many its effect reaches the vector's.
         nuisances: see `weightsteer.audit.nuisance`.
@@ -39,6 +40,7 @@ class Audit:
 
     vectors: pl.DataFrame
     lines: pl.DataFrame
+    along: pl.DataFrame
     controls: pl.DataFrame
     nuisances: pl.DataFrame
     cosines: pl.DataFrame
@@ -76,24 +78,28 @@ def audit(
         raise WeightsteerError("no intervention has a usable strength: there is nothing to audit.")
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     means = chosen.rows.group_by(*VECTOR, "eval", "alpha").agg(pl.mean("strength"))
-    lines = summarize(chosen.rows, **options).join(
-        means, on=[*VECTOR, "eval", "alpha"], how="left", nulls_equal=True, maintain_order="left"
-    )
-    lines = _corrected(lines.filter(pl.col("alpha") != 0))
-    beside = _controls(rows, strengths, chosen.rows, options)
-    shifts = nuisances(chosen.rows, covariates, **options)
+    known = owners(rows)
+    drawn = trained(chosen.rows, known)
+    steady = folded(chosen.rows, drawn)
+    both = summarize(along(steady), **options).filter(pl.col("alpha") != 0)
+    lines, both = _corrected(_summary(steady, drawn, means, **options), both)
+    beside = beside_controls(chosen.rows, steady, known, drawn, means, **options)
+    shifts = _adjusted(nuisances(steady, covariates, **options))
     cosine = _cosines(lines, cosines or {})
+    without_yes = _without_yes(covariates, lines)
     vectors = []
     for group in lines.partition_by(VECTOR, maintain_order=True):
-        own = [table.join(group, on=VECTOR, how="semi", nulls_equal=True) for table in (shifts, cosine)]
+        followed, near = (table.join(group, on=VECTOR, how="semi", nulls_equal=True) for table in (shifts, cosine))
         of_it = group.select("model", "behavior", reference_method="method", reference_adapter="adapter")
         compared = beside.join(of_it, on=of_it.columns, how="semi", nulls_equal=True)
-        vectors.append(_vector(group, compared, *own))
+        together = both.join(group, on=VECTOR, how="semi", nulls_equal=True)
+        vectors.append(_vector(group, together, compared, followed, near, without_yes))
     lists = (*SHOWN, "controls")
     schema = dict.fromkeys([*VECTOR, "label", "verdict"], pl.String) | dict.fromkeys(lists, pl.List(pl.String))
     return Audit(
         vectors=pl.DataFrame(vectors, schema=schema),
         lines=lines,
+        along=both,
         controls=beside,
         nuisances=shifts,
         cosines=cosine,
@@ -110,70 +116,54 @@ def _headline(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(*VECTOR, "seed", "eval", "alpha").unique().filter(pl.col("alpha").is_in(strengths))
 
 
-def _corrected(lines: pl.DataFrame) -> pl.DataFrame:
-    """With ``_adjusted`` p values of discrimination and bias, over all lines of one vector that can be judged."""
+def _summary(steady: pl.DataFrame, drawn: pl.DataFrame, means: pl.DataFrame, **options: Any) -> pl.DataFrame:
+    """``summarize`` of both arms with their strengths, without what averages over draws cannot tell."""
+    lines = summarize(steady, **options).filter(pl.col("alpha") != 0)
+    lines = lines.join(means, on=[*VECTOR, "eval", "alpha"], how="left", nulls_equal=True, maintain_order="left")
+    averaged = many_draws(drawn).with_columns(method=pl.lit("control"), _averaged=True)
+    lines = lines.join(averaged, on=VECTOR, how="left", nulls_equal=True, maintain_order="left")
+    told = pl.when(pl.col("_averaged").is_null())
+    return lines.with_columns(told.then(name).alias(name) for name in UNFOLDED).drop("_averaged")
+
+
+def _corrected(lines: pl.DataFrame, both: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Arms and what they do together with ``_adjusted`` p values of discrimination and bias (rule 2)."""
+    cell = [*VECTOR, "eval"]
+    usable = pl.Series("_judged", [judged(line) for line in lines.iter_rows(named=True)], pl.Boolean)
+    whole = lines.with_columns(usable).group_by(cell).agg(pl.col("_judged").all())
+    both = both.join(whole, on=cell, how="left", nulls_equal=True, maintain_order="left")
     parts = []
-    for group in lines.partition_by(VECTOR, maintain_order=True):
-        usable = [judged(line) for line in group.iter_rows(named=True)]
-        p = [
-            value if known else None
-            for name in ("discrimination_p", "bias_p")
-            for value, known in zip(group[name].to_list(), usable, strict=True)
-        ]
-        adjusted = benjamini_hochberg(p)
-        parts.append(
-            group.with_columns(
-                pl.Series("discrimination_adjusted", adjusted[: group.height], pl.Float64),
-                pl.Series("bias_adjusted", adjusted[group.height :], pl.Float64),
-            )
+    for group in both.partition_by(VECTOR, maintain_order=True):
+        known = group["_judged"].to_list()
+        p = [value if known[at] else None for name in EFFECTS for at, value in enumerate(group[f"{name}_p"].to_list())]
+        found = benjamini_hochberg(p)
+        halves = found[: group.height], found[group.height :]
+        named = zip(EFFECTS, halves, strict=True)
+        parts.append(group.with_columns(pl.Series(f"{name}_adjusted", half, pl.Float64) for name, half in named))
+    both = pl.concat(parts).drop("_judged")
+    gates = both.select(*cell, *(pl.col(f"{name}_adjusted") for name in EFFECTS), *(_sign(name) for name in EFFECTS))
+    lines = lines.join(gates, on=cell, how="left", nulls_equal=True, maintain_order="left")
+    for name in EFFECTS:
+        own = (pl.col(name) * pl.col("alpha")).sign() == pl.col(f"_{name}_sign")
+        gate = pl.max_horizontal(f"{name}_adjusted", f"{name}_p")
+        told = pl.when(pl.col(f"{name}_adjusted").is_not_null()).then(pl.when(own).then(gate).otherwise(1.0))
+        lines = lines.with_columns(told.alias(f"{name}_adjusted"))
+    return lines.drop(f"_{name}_sign" for name in EFFECTS), both
+
+
+def _sign(name: str) -> pl.Expr:
+    return pl.col(name).sign().alias(f"_{name}_sign")
+
+
+def _adjusted(shifts: pl.DataFrame) -> pl.DataFrame:
+    """With ``correlation_adjusted``, over all correlations of one vector."""
+    parts = shifts.partition_by(VECTOR, maintain_order=True)
+    return pl.concat(
+        part.with_columns(
+            pl.Series("correlation_adjusted", benjamini_hochberg(part["correlation_p"].to_list()), pl.Float64)
         )
-    return pl.concat(parts)
-
-
-def _controls(rows: pl.DataFrame, at: pl.DataFrame, chosen: pl.DataFrame, options: Mapping[str, Any]) -> pl.DataFrame:
-    """Every vector's controls beside it."""
-    tables = []
-    names = chosen.select(VECTOR).unique().sort(VECTOR, nulls_last=True)
-    for vector in names.filter(pl.col("method") != "control", pl.col("adapter").is_not_null()).iter_rows(named=True):
-        own = (pl.col("method") == "control") & pl.col("adapter").str.starts_with(f"{vector['adapter']}-")
-        same = (pl.col("adapter") == vector["adapter"]) & (pl.col("method") == vector["method"])
-        place = pl.col("model").eq_missing(vector["model"]) & pl.col("behavior").eq_missing(vector["behavior"])
-        if not names.filter(place, own).height:
-            continue
-        part = rows.filter(place, own | same)
-        keys = [name for name in (*VECTOR, "seed", "eval") if name in at.columns]
-        asked = at.join(part.select(keys).unique(), on=keys, how="semi", nulls_equal=True)
-        table = compare(part, asked, reference=(vector["method"], vector["adapter"]), **options)
-        tables.append(table.filter(pl.col("reason").is_null()))
-    if not tables:
-        return pl.DataFrame(schema={**SCHEMA, "as_good": pl.Boolean, "draws": pl.Int64, "draws_as_good": pl.Int64})
-    reach = _effects(chosen)
-    beside = pl.concat(tables)
-    keys = ["model", "behavior", "method", "adapter", "eval", "sign"]
-    reached = (
-        beside.select(*keys, "reference_effect")
-        .join(reach, on=keys, nulls_equal=True)
-        .group_by(keys)
-        .agg(
-            draws=pl.len().cast(pl.Int64),
-            draws_as_good=(pl.col("own") >= pl.col("reference_effect")).sum().cast(pl.Int64),
-        )
+        for part in parts
     )
-    good = ~(pl.col("difference_high") < 0).fill_null(False)  # control minus vector
-    return beside.with_columns(as_good=good).join(reached, on=keys, how="left", nulls_equal=True, maintain_order="left")
-
-
-def _effects(chosen: pl.DataFrame) -> pl.DataFrame:
-    """Discrimination along the sign of each arm, by seed."""
-    base = chosen.filter(pl.col("alpha") == 0).select(*VECTOR, "eval", "seed", "item", before="logratio")
-    shift = (pl.col("logratio") - pl.col("before")) * pl.col("alpha")
-    means = (
-        chosen.filter(pl.col("alpha") != 0)
-        .join(base, on=[*VECTOR, "eval", "seed", "item"], nulls_equal=True)
-        .group_by(*VECTOR, "eval", "seed", pl.col("alpha").cast(pl.Int64).alias("sign"), "label")
-        .agg(shift.mean().alias("shift"))
-    )
-    return means.group_by(*VECTOR, "eval", "seed", "sign").agg(own=(pl.col("label") * pl.col("shift")).mean())
 
 
 def _cosines(lines: pl.DataFrame, given: Mapping[tuple[str, str | None], Mapping[str, float]]) -> pl.DataFrame:
@@ -186,13 +176,31 @@ def _cosines(lines: pl.DataFrame, given: Mapping[tuple[str, str | None], Mapping
     return pl.DataFrame(found, schema={**dict.fromkeys([*VECTOR, "nuisance"], pl.String), "cosine": pl.Float64})
 
 
-def _vector(group: pl.DataFrame, beside: pl.DataFrame, shifts: pl.DataFrame, cosine: pl.DataFrame) -> dict[str, Any]:
+def _without_yes(covariates: pl.DataFrame | None, lines: pl.DataFrame) -> set[str]:
+    """Evaluations in which Yes is not one of the choices, as far as the covariates tell."""
+    if covariates is None or "yes" not in covariates.columns:
+        return set()
+    if "eval" not in covariates.columns:  # they are of the only one
+        covariates = covariates.join(lines.select("eval").unique(), how="cross")
+    never = covariates.group_by("eval").agg((pl.col("yes") == 0).all())
+    return set(never.filter("yes")["eval"])
+
+
+def _vector(
+    group: pl.DataFrame,
+    together: pl.DataFrame,
+    beside: pl.DataFrame,
+    shifts: pl.DataFrame,
+    cosine: pl.DataFrame,
+    without_yes: set[str],
+) -> dict[str, Any]:
     """One line of the table of vectors."""
     names = group.select(VECTOR).row(0, named=True)
     by_eval = {str(part["eval"][0]): part.to_dicts() for part in group.partition_by("eval", maintain_order=True)}
+    both = {str(line["eval"]): line for line in together.iter_rows(named=True)}
     found: dict[str, list[str]] = {shown: [] for shown in SHOWN}
     for name, lines in by_eval.items():
-        found[shows(lines)].append(name)
+        found[shows(lines, both[name], yes=name not in without_yes)].append(name)
     steering = {
         (name, 1 if line["alpha"] > 0 else -1)
         for name in found["steers"]
@@ -207,5 +215,5 @@ def _vector(group: pl.DataFrame, beside: pl.DataFrame, shifts: pl.DataFrame, cos
     everywhere = sorted(name for name, held in cells.items() if held == steering)
     if everywhere:
         words += f", but {listed(everywhere)} {'does' if len(everywhere) == 1 else 'do'} as well"
-    told = [*evidence(found, by_eval), *company(cells, as_good), *followed(shifts.to_dicts(), cosine.to_dicts())]
+    told = [*evidence(found, by_eval, both), *company(cells, as_good), *followed(shifts.to_dicts(), cosine.to_dicts())]
     return {**names, "label": words, "verdict": f"{words}: {'; '.join(told)}", **found, "controls": sorted(cells)}

@@ -6,7 +6,10 @@ from typing import Any
 
 DATA = ("model", "behavior", "seeds", "generator", "device", "dtype", "generation")
 TRAIN = (*DATA, "adapter", "pairs", "training")
-MEASURE = ("alphas", "evals", "data", "limit", "control", "prompts", "answer_tokens", "resamples")
+MEASURE = (
+    *("alphas", "evals", "data", "limit", "control", "compare", "draws", "calibration", "prompts", "answer_tokens"),
+    "resamples",
+)
 
 
 @dataclass(frozen=True)

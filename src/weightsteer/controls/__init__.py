@@ -21,18 +21,28 @@ from weightsteer.behaviors import Behavior
 from weightsteer.controls.base import BranchKind, Kind, PairsKind, Side, VectorKind, registered
 from weightsteer.controls.sign import mirrored
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.seeds import draw_seed
 from weightsteer.vector import WeightVector
 
-__all__ = ["DRAWS", "Kind", "control", "control_pairs", "draws", "get", "kinds", "mirrored", "one_branch", "trained"]
+__all__ = [
+    "DRAWS",
+    "Kind",
+    "control",
+    "control_pairs",
+    "draws",
+    "get",
+    "kinds",
+    "mirrored",
+    "nuisance_name",
+    "one_branch",
+    "trained",
+]
 
 for _module in iter_modules(__path__):
     import_module(f"{__name__}.{_module.name}")
 
 DRAWS = 10
 """How many draws of a random control: a single one can move a metric more than the vector does, by chance."""
-
-SEED_STEP = 1000
-"""Between the seeds of two draws, so that those of different training seeds stay apart."""
 
 
 def kinds() -> dict[str, Kind]:
@@ -76,12 +86,13 @@ def control(kind: str, vector: WeightVector, seed: int | None = None) -> WeightV
 def draws(kind: str, vector: WeightVector, count: int = DRAWS) -> list[WeightVector]:
     """So many draws of a random control, with seeds of their own; a control that is not drawn comes once.
 
-    Draw k of the vector with seed s has the seed ``s + 1000 k``; a larger count contains the smaller one.
+    Their seeds are those of `weightsteer.seeds`, by which tables know the draws of one training seed; a larger count
+    contains the smaller one.
     """
     if count < 1:
         raise WeightsteerError(f"{count} draws of a control: at least one is needed.")
     own = int(vector.metadata["seed"])
-    return [control(kind, vector, own + SEED_STEP * k) for k in range(count if get(kind).drawn else 1)]
+    return [control(kind, vector, draw_seed(own, k)) for k in range(count if get(kind).drawn else 1)]
 
 
 def one_branch(
@@ -153,6 +164,12 @@ def trained(kind: str, vector: WeightVector, of: WeightVector, *, matched: bool 
     made = vector.norm_matched(of) if matched else vector
     told = f"control {kind}" + (", norm matched" if matched else ", as trained")
     return _labelled(found, made, of, int(of.metadata["seed"]), told, "" if matched else "-as-trained")
+
+
+def nuisance_name(vector: WeightVector) -> str:
+    """What a nuisance vector is a vector of: its kind of control, else the behaviour it was trained on."""
+    told = vector.metadata
+    return str(told["control"]["kind"] if "control" in told else told["behavior"])
 
 
 def _labelled(kind: Kind, made: WeightVector, of: WeightVector, seed: int, told: str, suffix: str = "") -> WeightVector:

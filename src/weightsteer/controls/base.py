@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import polars as pl
 from transformers import PreTrainedModel
@@ -29,39 +29,33 @@ class Kind:
         name: what tables call it, behind the adapter of its vector: ``lora-random``.
         shows: what it would show if it worked as well as the vector.
         drawn: whether it is random, so that one draw is not enough (`weightsteer.controls.draws`).
+        made_from: what has to be at hand to make it.
     """
+
+    made_from: ClassVar[Literal["vector", "branch", "pairs"]]
 
     name: str
     shows: str
     drawn: bool
-
-    @property
-    def made_from(self) -> str:
-        """``vector``, ``branch`` or ``pairs``: what has to be at hand to make it."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class VectorKind(Kind):
     """A control computed from the vector alone."""
 
-    make: FromVector
+    made_from = "vector"
 
-    @property
-    def made_from(self) -> str:
-        return "vector"
+    make: FromVector
 
 
 @dataclass(frozen=True)
 class BranchKind(Kind):
     """A control that is ``sign`` times the task vector of one branch."""
 
+    made_from = "branch"
+
     side: Side
     sign: float
-
-    @property
-    def made_from(self) -> str:
-        return "branch"
 
 
 @dataclass(frozen=True)
@@ -71,12 +65,10 @@ class PairsKind(Kind):
     ``of_behavior``: its pairs are made from those of the behaviour. Otherwise one such vector serves all behaviours.
     """
 
+    made_from = "pairs"
+
     make: FromPairs
     of_behavior: bool
-
-    @property
-    def made_from(self) -> str:
-        return "pairs"
 
 
 registered: dict[str, Kind] = {}

@@ -81,6 +81,10 @@ def sweep(
     else:
         name, items = "items", list(evaluation)
         check_items(items, name)
+    if guided := next((item.item for item in items if item.thinking_tokens), None):
+        raise WeightsteerError(
+            f"row {guided!r} asks for a thought before its answer: score it with weightsteer.evals.guided.guided()."
+        )
     # prompts last: an intervention on the model computes the base along with its own strengths, at less cost
     order = sorted(range(len(chosen)), key=lambda at: _is_prompt(chosen[at]))
     own = {at: _own_strengths(chosen[at], strengths) for at in order}

@@ -15,6 +15,8 @@ def _sweep(config: "RunConfig", out: Path, workers: int | None) -> None:
     from weightsteer.lab import ModelIdentity
     from weightsteer.replicate import replicate
 
+    if config.compare is None:
+        config = config.model_copy(update={"compare": True})
     if workers is None:
         workers = _cores() if ModelIdentity.of(config.model).family == "pocket" else 1
     show(replicate(config, out, workers=workers).place)
@@ -26,7 +28,7 @@ def _cores() -> int:
 
 
 VERB = Verb(
-    "behaviours × adapter families × seeds, in one report",
+    "behaviours × adapter families × seeds against activation vectors, prompts and controls, in one report",
     "weightsteer sweep --behavior honesty --adapters all --seeds 0 1 2",
     _sweep,
     (*TRAIN, *MEASURE),

@@ -1,0 +1,161 @@
+"""The stages that measure: a sweep over rows, the damage, equal side effects, and a sweep at these."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from weightsteer.arms import Arm, Arms
+from weightsteer.lab import Lab
+from weightsteer.store import Artifact, digest_of, safe_name
+
+if TYPE_CHECKING:
+    import polars
+
+    from weightsteer.evals import Evaluation
+
+
+def swept(lab: Lab, arms: Arms, rows: Artifact, name: str, seed: int) -> Artifact:
+    """``rows.parquet``: all arms over the rows of one evaluation, each at its strengths."""
+
+    def build(work: Path) -> None:
+        scored(lab, arms.load(), rows, name).write_parquet(work / "rows.parquet")
+
+    inputs = {
+        "model": lab.on(lab.identity),
+        "arms": dict(arms.inputs),
+        "items": rows,
+        "alphas": lab.config.alphas,
+        "evaluation": name,
+    }
+    code = ["measures:swept", "measures:scored", "measures:evaluation", "engine", "evals.guided", "models", *arms.code]
+    return lab.make("sweep", inputs, code, build, seed=seed, name=f"sweep-{safe_name(name)}")
+
+
+def calibrated(lab: Lab, arms: Arms, seed: int) -> Artifact:
+    """``calibration.parquet``: the strengths at which every arm but the controls has the same side effect."""
+    chosen = settings(lab)
+
+    def build(work: Path) -> None:
+        from weightsteer.calibrate import calibrate
+
+        calibrate(*lab.models.trained, arms.measured(), **chosen).write_parquet(work / "calibration.parquet")
+
+    inputs = {"model": lab.on(lab.identity), "arms": dict(arms.inputs), "settings": chosen}
+    code = ["measures:calibrated", "calibrate", "pocket.items", "pocket.world", *arms.code]
+    return lab.make("calibration", inputs, code, build, seed=seed)
+
+
+def settings(lab: Lab) -> dict[str, Any]:
+    """The options of `weightsteer.calibrate.calibrate`."""
+    chosen = lab.config.calibration.model_dump()
+    if chosen["statistic"] is None and lab.identity.family == "pocket":
+        # the answers of these models have a few tokens each: the p95 over them is that of a dozen
+        chosen["statistic"] = "mean"
+    return chosen
+
+
+def matched(lab: Lab, arms: Arms, strengths: Artifact, rows: Artifact, name: str, seed: int) -> Artifact:
+    """``rows.parquet``: the arms of a calibration over the rows of one evaluation, at the strengths that it found."""
+
+    def build(work: Path) -> None:
+        import polars
+
+        from weightsteer.engine.table import identity
+
+        found = polars.read_parquet(strengths.path / "calibration.parquet")
+        at = []
+        for intervention in arms.measured():
+            me = [polars.col(key).eq_missing(value) for key, value in identity(intervention).items()]
+            at.append(Arm(intervention, tuple(found.filter(*me)["alpha_star"].drop_nulls())))
+        scored(lab, at, rows, name).write_parquet(work / "rows.parquet")
+
+    inputs = {
+        "model": lab.on(lab.identity),
+        "arms": dict(arms.inputs),
+        "strengths": strengths,
+        "items": rows,
+        "evaluation": name,
+    }
+    code = ["measures:matched", "measures:scored", "measures:evaluation", "engine", "evals.guided", *arms.code]
+    return lab.make("matched", inputs, code, build, seed=seed, name=f"matched-{safe_name(name)}")
+
+
+def damaged(lab: Lab, arms: Arms, seed: int) -> Artifact:
+    """``damage.parquet``: likelihood of neutral text under every arm, and its distance from the base model."""
+
+    def build(work: Path) -> None:
+        import polars
+
+        from weightsteer.evals.damage import damage
+        from weightsteer.evals.neutral import neutral_texts
+
+        model, tokenizer = lab.models.trained
+        texts = neutral_texts(model)
+        once: dict[str, Arm] = {}  # one draw of each control: they have the same norms, and cost the same on the whole
+        for arm in arms.load():
+            once.setdefault(digest_of(_without_draw(arm)), arm)
+        parts = [
+            damage(model, tokenizer, [arm.intervention for arm in together], texts, together[0].alphas)
+            for together in _by_strengths(list(once.values()))
+        ]
+        polars.concat(parts).write_parquet(work / "damage.parquet")
+
+    inputs = {"model": lab.on(lab.identity), "arms": dict(arms.inputs), "alphas": lab.config.alphas}
+    code = [
+        "measures:damaged",
+        "measures:_without_draw",
+        "evals.damage",
+        "evals.neutral",
+        "pocket.items",
+        "pocket.world",
+        *arms.code,
+    ]
+    return lab.make("damage", inputs, code, build, seed=seed)
+
+
+def _without_draw(arm: Arm) -> dict[str, Any]:
+    """What tells two arms apart; of a control without its seed."""
+    from weightsteer.engine.table import identity
+
+    told = identity(arm.intervention)
+    return {**told, "seed": None} if told["method"] == "control" else told
+
+
+def scored(lab: Lab, arms: Sequence[Arm], rows: Artifact, name: str) -> "polars.DataFrame":
+    """The rows of one evaluation under every arm; those that ask for a thought are guided."""
+    import polars
+
+    from weightsteer.engine import sweep
+    from weightsteer.engine.table import SCHEMA
+    from weightsteer.evals.guided import guided
+
+    model, tokenizer = lab.models.trained
+    asked = evaluation(rows, name)
+    items = asked.items(model)
+    parts = []
+    for together in _by_strengths(arms):
+        chosen, alphas = [arm.intervention for arm in together], together[0].alphas
+        if any(item.thinking_tokens for item in items):
+            frames = [guided(model, tokenizer, items, each, alphas, name=name).select(SCHEMA) for each in chosen]
+            parts += frames
+        else:
+            parts.append(sweep(model, tokenizer, chosen, asked, alphas))
+    return polars.concat(parts)
+
+
+def evaluation(rows: Artifact, name: str) -> "Evaluation":
+    """The rows of ``items.jsonl`` under the name they were asked for by."""
+    from weightsteer.evals.files import FileRows
+
+    found = FileRows(data=rows.path / "items.jsonl")
+    found.name = name
+    return found
+
+
+def _by_strengths(arms: Sequence[Arm]) -> list[list[Arm]]:
+    """Arms of the same strengths together: they share the passes of the base model."""
+    groups: dict[tuple[float, ...], list[Arm]] = defaultdict(list)
+    for arm in arms:
+        groups[arm.alphas].append(arm)
+    return list(groups.values())

@@ -1,0 +1,51 @@
+"""The table that `weightsteer calibrate` prints: a line for each intervention, seed and sign."""
+
+from typing import Any
+
+import polars as pl
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from weightsteer.audit import signed
+from weightsteer.stats import MATCHED
+
+
+def calibration_table(found: pl.DataFrame) -> Table:
+    """Strengths with the side effect measured there, in nats per token, from what ``calibrate`` returned.
+
+    A strength whose search did not end at the budget is not shown; what it came to is.
+    """
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption=_caption(found), caption_justify="left")
+    for name in ("intervention", "seed", "α*", "side effect", "on other prompts", "status"):
+        table.add_column(name, justify="left" if name in ("intervention", "status") else "right", no_wrap=True)
+    keys = ["behavior", "method", "adapter"]
+    for i, group in enumerate(found.sort(*keys, "seed", "sign", nulls_last=True).partition_by(keys)):
+        if i:
+            table.add_section()
+        for line in group.iter_rows(named=True):
+            ok = line["status"] in MATCHED
+            table.add_row(
+                f"{line['behavior']}, {line['method']} {line['adapter']}",
+                str(line["seed"]),
+                signed(round(line["alpha_star"], 4)) if line["alpha_star"] is not None else "–",
+                _interval(line, ""),
+                _interval(line, "audit_"),
+                line["status"] if ok else f"[yellow]{line['status']}[/]",
+            )
+    return table
+
+
+def _interval(line: dict[str, Any], prefix: str) -> str:
+    value, low, high = (line[f"{prefix}{name}"] for name in ("value", "low", "high"))
+    if value is None:
+        return "–"
+    return f"{value:.3f}" if low is None or high is None else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _caption(found: pl.DataFrame) -> str:
+    searched = found.filter(pl.col("status") != "fixed")
+    first = (found if searched.is_empty() else searched).row(0, named=True)
+    return (
+        f"{first['definition']}; nats per token, 95% intervals over {first['prompts']} prompts, "
+        f"and {first['audit_prompts']} others."
+    )
