@@ -13,6 +13,7 @@ from weightsteer import arms, measures
 from weightsteer.arms import Arm, Arms, ends
 from weightsteer.cli import main
 from weightsteer.config import Calibration, RunConfig
+from weightsteer.evals.neutral import Text, neutral_texts
 from weightsteer.lab import Lab, Models
 from weightsteer.replicate import baselines_of, labs, replicate
 from weightsteer.store import Store
@@ -33,8 +34,14 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("weightsteer.report.write_report", remember)
         patched.setattr("weightsteer.arms.ACTIVATIONS", FEW)
+        patched.setattr("weightsteer.evals.neutral.neutral_texts", some_texts)
+        patched.setattr("weightsteer.calibrate.calibrating.neutral_texts", some_texts)
         replicate(compared_config(), folder)
         yield folder
+
+
+def some_texts(model: Any) -> list[Text]:
+    return neutral_texts(model)[:12]
 
 
 GIVEN: dict[str, Any] = {}
@@ -73,8 +80,12 @@ def test_every_control_stands_beside_its_vector(out: Path) -> None:
 def test_strengths_of_equal_side_effects_are_swept(out: Path) -> None:
     """What did not converge must not be swept as if it had, and what did must be, at exactly that strength."""
     found, matched = GIVEN["calibration"], GIVEN["matched"]
-    kinds = {"weight", "activation", "prompt"}
+    kinds = {"weight", "activation", "prompt", "control"}
     assert set(found["method"]) == kinds == set(matched["method"])
+    own = found.filter(method="weight").select("sign", "alpha_star")
+    for _, control in found.filter(method="control").group_by("adapter", "seed"):
+        assert control.select("sign", "alpha_star").sort("sign").equals(own.sort("sign"))
+        assert set(control["status"]) <= {"fixed", "not converged", "saturated", "not monotone"}
     keys = ["method", "adapter", "seed"]
     asked = {(*line[:3], line[3]) for line in found.select(*keys, "alpha_star").iter_rows() if line[3] is not None}
     swept = set(matched.filter(pl.col("alpha") != 0).select(*keys, "alpha").unique().iter_rows())
@@ -123,7 +134,7 @@ def test_the_verb_shows_strengths_and_shares_them_with_a_sweep(out: Path, capsys
     assert main(["calibrate", "--config", run, "--out", str(out)]) == 0
     said = capsys.readouterr()
     assert "side effect" in said.out
-    assert "0.05-nat" in said.out
+    assert f"{RunConfig.read(Path(run)).calibration.budget:g}-nat" in said.out
     assert said.out.count("calibration.parquet") == 3
     assert " s\n" not in said.err
     assert main(["calibrate", "--config", run, "--out", str(out), "--budget", "0"]) == 2

@@ -49,15 +49,13 @@ class Arms:
         inputs: what they are made from, for the keys of the stages.
         code: the modules that make them.
         load: makes them; needs the model.
+        calibrated: those among them whose strengths are searched for; None: all. Controls take those of their vector.
     """
 
     inputs: Mapping[str, Any]
     code: Sequence[str]
     load: Callable[[], list[Arm]]
-
-    def measured(self) -> list["Intervention"]:
-        """Without controls."""
-        return [arm.intervention for arm in self.load() if arm.intervention.method != "control"]
+    calibrated: "Arms | None" = None
 
 
 def ends(alphas: Sequence[float]) -> tuple[float, ...]:
@@ -81,14 +79,21 @@ def of_vector(
     """
     alphas, config = lab.config.alphas, lab.config
 
+    def load_vector() -> list[Arm]:
+        from weightsteer.vector import WeightVector
+
+        return [Arm(WeightVector.load(made.path / "vector.safetensors", lab.models.trained[0]), alphas)]
+
+    alone = Arms({"vector": made}, ("arms:of_vector", "vector"), load_vector)
+    if not config.control:
+        return alone
+
     def load() -> list[Arm]:
         from weightsteer import controls
         from weightsteer.vector import WeightVector
 
         model, _ = lab.models.trained
         own = WeightVector.load(made.path / "vector.safetensors", model)
-        if not config.control:
-            return [Arm(own, alphas)]
         if not config.compare:
             return [Arm(own, alphas), Arm(own.randomized(seed), alphas)]
         beside = [each for kind in COMPUTED for each in controls.draws(kind, own, config.draws)]
@@ -99,10 +104,10 @@ def of_vector(
             beside.append(controls.trained(kind, nuisance, of=own))
         return [Arm(own, alphas), *(Arm(control, ends(alphas)) for control in beside)]
 
-    inputs = {"vector": made, "seed": seed, "control": config.control, "compare": bool(config.compare)}
-    if config.control and config.compare:
+    inputs: dict[str, Any] = {"vector": made, "seed": seed}
+    if config.compare:
         inputs |= {"draws": config.draws, "branches": dict(branches), "trained": dict(trained)}
-    return Arms(inputs, ("arms:of_vector", "vector", *(["controls"] if config.compare else [])), load)
+    return Arms(inputs, ("arms:of_vector", "vector", *(["controls"] if config.compare else [])), load, alone)
 
 
 def of_activations(lab: Lab, made: Artifact) -> Arms:

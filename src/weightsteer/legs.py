@@ -65,7 +65,7 @@ def report(legs: Sequence[Leg], rows: Mapping[str, Artifact], config: RunConfig,
         if any(leg.calibration for leg in legs):
             compared = {
                 "matched": _joined([each for leg in legs for each in leg.matched.values()], "rows.parquet"),
-                "calibration": _joined([leg.calibration for leg in legs], "calibration.parquet"),
+                "calibration": _joined([next(iter(leg.matched.values())) for leg in legs], "strengths.parquet"),
                 "damage": _joined([leg.damage for leg in legs], "damage.parquet"),
                 "covariates": _covariates(rows),
                 "cosines": _cosines(legs),

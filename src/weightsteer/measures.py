@@ -28,18 +28,21 @@ def swept(lab: Lab, arms: Arms, rows: Artifact, name: str, seed: int) -> Artifac
         "alphas": lab.config.alphas,
         "evaluation": name,
     }
-    code = ["measures:swept", "measures:scored", "measures:evaluation", "engine", "evals.guided", "models", *arms.code]
+    own = ("swept", "scored", "evaluation", "_by_strengths")
+    code = [*(f"measures:{each}" for each in own), "engine", "evals.guided", "models", *arms.code]
     return lab.make("sweep", inputs, code, build, seed=seed, name=f"sweep-{safe_name(name)}")
 
 
 def calibrated(lab: Lab, arms: Arms, seed: int) -> Artifact:
     """``calibration.parquet``: the strengths at which every arm but the controls has the same side effect."""
     chosen = settings(lab)
+    arms = arms.calibrated or arms
 
     def build(work: Path) -> None:
         from weightsteer.calibrate import calibrate
 
-        calibrate(*lab.models.trained, arms.measured(), **chosen).write_parquet(work / "calibration.parquet")
+        interventions = [arm.intervention for arm in arms.load()]
+        calibrate(*lab.models.trained, interventions, **chosen).write_parquet(work / "calibration.parquet")
 
     inputs = {"model": lab.on(lab.identity), "arms": dict(arms.inputs), "settings": chosen}
     code = ["measures:calibrated", "calibrate", "pocket.items", "pocket.world", *arms.code]
@@ -56,18 +59,21 @@ def settings(lab: Lab) -> dict[str, Any]:
 
 
 def matched(lab: Lab, arms: Arms, strengths: Artifact, rows: Artifact, name: str, seed: int) -> Artifact:
-    """``rows.parquet``: the arms of a calibration over the rows of one evaluation, at the strengths that it found."""
+    """``rows.parquet``: all arms over the rows of one evaluation at the strengths that were found, and
+    ``strengths.parquet``, the calibration with a line for each control: the strengths of its vector."""
 
     def build(work: Path) -> None:
         import polars
 
         from weightsteer.engine.table import identity
 
-        found = polars.read_parquet(strengths.path / "calibration.parquet")
+        every = arms.load()
+        found = _with_controls(polars.read_parquet(strengths.path / "calibration.parquet"), every)
+        found.write_parquet(work / "strengths.parquet")
         at = []
-        for intervention in arms.measured():
-            me = [polars.col(key).eq_missing(value) for key, value in identity(intervention).items()]
-            at.append(Arm(intervention, tuple(found.filter(*me)["alpha_star"].drop_nulls())))
+        for arm in every:
+            me = [polars.col(key).eq_missing(value) for key, value in identity(arm.intervention).items()]
+            at.append(Arm(arm.intervention, tuple(found.filter(*me)["alpha_star"].drop_nulls())))
         scored(lab, at, rows, name).write_parquet(work / "rows.parquet")
 
     inputs = {
@@ -77,8 +83,35 @@ def matched(lab: Lab, arms: Arms, strengths: Artifact, rows: Artifact, name: str
         "items": rows,
         "evaluation": name,
     }
-    code = ["measures:matched", "measures:scored", "measures:evaluation", "engine", "evals.guided", *arms.code]
+    own = ("matched", "scored", "evaluation", "_by_strengths", "_with_controls")
+    code = [*(f"measures:{each}" for each in own), "engine", "evals.guided", "models", *arms.code]
     return lab.make("matched", inputs, code, build, seed=seed, name=f"matched-{safe_name(name)}")
+
+
+def _with_controls(found: "polars.DataFrame", arms: Sequence[Arm]) -> "polars.DataFrame":
+    """With lines for the controls of the one vector that was calibrated: a control is compared at the same strength.
+
+    It has the same norm; its own side effect there was not measured.
+    """
+    import polars
+
+    from weightsteer.engine.table import identity
+
+    parts = [found]
+    unknown = [name for name in found.columns if name.removeprefix("audit_") in ("value", "low", "high")]
+    for arm in arms:
+        if arm.intervention.method == "control":
+            told = identity(arm.intervention)
+            parts.append(
+                found.with_columns(
+                    *(polars.lit(told[name], found.schema[name]).alias(name) for name in ("method", "adapter", "seed")),
+                    *(polars.lit(None, polars.Float64).alias(name) for name in unknown),
+                    status=polars.when(polars.col("status") == "converged")
+                    .then(polars.lit("fixed"))
+                    .otherwise(polars.col("status")),
+                )
+            )
+    return polars.concat(parts)
 
 
 def damaged(lab: Lab, arms: Arms, seed: int) -> Artifact:
@@ -137,7 +170,7 @@ def scored(lab: Lab, arms: Sequence[Arm], rows: Artifact, name: str) -> "polars.
     for together in _by_strengths(arms):
         chosen, alphas = [arm.intervention for arm in together], together[0].alphas
         if any(item.thinking_tokens for item in items):
-            frames = [guided(model, tokenizer, items, each, alphas, name=name).select(SCHEMA) for each in chosen]
+            frames = [guided(model, tokenizer, items, each, alphas, name=name).select(list(SCHEMA)) for each in chosen]
             parts += frames
         else:
             parts.append(sweep(model, tokenizer, chosen, asked, alphas))

@@ -103,7 +103,8 @@ def calibrations(config: RunConfig, out: Path, *, vector: Path | None = None, ba
 
     ``vector``: calibrate this file instead of making vectors.
     """
-    every = labs(config.model_copy(update={"compare": baselines}), out)
+    # without controls, which are not calibrated: they would be trained for nothing
+    every = labs(config.model_copy(update={"compare": baselines, "control": False}), out)
     plan = [(lab, seed) for lab in every for seed in (lab.seeds if vector is None else lab.seeds[:1])]
     plan += [(lab, seed) for lab in baselines_of(every) for seed in lab.seeds]
     return [measures.calibrated(lab, _made(lab, seed, vector)[0], seed) for lab, seed in plan]
