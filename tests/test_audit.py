@@ -8,7 +8,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import synthetic
 
-from weightsteer.audit import estimate, headline, headline_strengths, label, number, share, signed, verdict
+from weightsteer.audit import (
+    estimate,
+    headline,
+    headline_strengths,
+    intervention,
+    label,
+    number,
+    share,
+    signed,
+    verdict,
+)
 from weightsteer.stats import summarize
 
 
@@ -151,6 +161,13 @@ def test_headline_names_every_evaluation_and_both_directions() -> None:
     )
     (uneven,) = headline(summarize(halved.filter(pl.col("eval") != "claims"), resamples=200))
     assert uneven.startswith("At α = +1 the honesty vector (lora) steers dilemmas and facts; at α = −1 it ")
+
+
+def test_only_a_random_control_is_called_random():
+    """A vector of Yes named "a random vector" in the first sentences would pass for chance."""
+    names = {"method": "control", "behavior": "honesty", "adapter": "lora-yes"}
+    assert intervention(names) == "the control lora-yes"
+    assert "random vector" in intervention({**names, "adapter": "lora-random"})
 
 
 def test_headline_strength_is_chosen_before_looking() -> None:

@@ -6,8 +6,11 @@ import numpy as np
 import polars as pl
 import pytest
 from rows import synthetic
+from vectors import made, vector_of
 
+from weightsteer import controls
 from weightsteer.audit import audit, covariates_of, nuisances, transfer
+from weightsteer.audit.cosines import cosines_with
 from weightsteer.audit.draws import UNFOLDED, folded, owner, owners, trained
 from weightsteer.audit.rules import NEGLIGIBLE, SHOWN, name_of
 from weightsteer.errors import WeightsteerError
@@ -204,13 +207,13 @@ def test_draws_of_one_seed_stay():
 def test_folding_keeps_every_effect():
     """The effect of the average row is the average effect; a row lost or doubled would shift it."""
     rows = pl.concat([synthetic(seeds=SEEDS, **QUIET), drawn([[0.3, -0.1], [0.2, 0.6], [0.0, 0.1]])])
-    made = folded(rows, trained(rows, owners(rows)))
-    control = summarize(made, by_seed=True, resamples=50).filter(pl.col("method") == "control", pl.col("alpha") == 1)
+    means = folded(rows, trained(rows, owners(rows)))
+    control = summarize(means, by_seed=True, resamples=50).filter(pl.col("method") == "control", pl.col("alpha") == 1)
     single = summarize(rows, by_seed=True, resamples=50).filter(pl.col("method") == "control", pl.col("alpha") == 1)
     wanted = single.with_columns(pl.col("seed") % 1000).group_by("seed").agg(pl.mean("discrimination")).sort("seed")
     assert np.allclose(control.sort("seed")["discrimination"], wanted["discrimination"])
     assert (
-        made.filter(pl.col("method") == "weight")
+        means.filter(pl.col("method") == "weight")
         .select("logratio")
         .equals(rows.filter(pl.col("method") == "weight").select("logratio"))
     )
@@ -365,3 +368,26 @@ def test_transfer_is_relative_to_home():
         transfer(summary, {"honesty": "claims"})
     with pytest.raises(WeightsteerError, match="all seeds"):
         transfer(summarize(rows, by_seed=True, resamples=50))
+
+
+# --- cosines ---
+
+
+def test_cosines_are_with_the_nuisance_of_the_same_seed(tmp_path):
+    """A nuisance of another seed has another initial adapter: its cosine would be that of two accidents."""
+    model, _ = made(tmp_path)
+    shared = [vector_of(model, tmp_path / "shared", seed=seed) for seed in (1, 2)]
+    vectors = [v.with_metadata(behavior="honesty", adapter="lora", seed=seed) for seed, v in enumerate(shared)]
+    own = [(v * 3.0).with_metadata(behavior="yes", seed=seed) for seed, v in enumerate(shared)]
+    control = controls.trained("length", -shared[0], vectors[0]).with_metadata(seed=7)
+    found = cosines_with(vectors, [*own, control])
+    assert list(found) == [("honesty", "lora")]
+    assert found["honesty", "lora"]["yes"] == pytest.approx(1.0)
+    mean = -(1.0 + vectors[1].cosine(shared[0])) / 2  # nobody has its seed: all are compared with it
+    assert found["honesty", "lora"]["length"] == pytest.approx(mean)
+    rows = synthetic(discrimination=1.0, seeds=SEEDS, **QUIET)
+    verdict = audit(rows, cosines=found, resamples=100).vectors["verdict"][0]
+    assert "cosine +1.00 with the nuisance vector yes" in verdict
+    assert cosines_with(vectors, []) == {}
+    with pytest.raises(WeightsteerError, match="zero vector"):
+        cosines_with([vectors[0] * 0.0], own)

@@ -104,6 +104,7 @@ def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
     assert told["config"].adapter == COMPARED
     assert (told["config"].training.block_size, told["config"].training.delora_lambda) == (4, 2.0)
     assert told["workers"] == 3
+    assert told["config"].compare  # what the verb is for; --no-compare leaves it out
     # a model of another kind has the machine to itself: several copies of it would not fit
     assert main(["sweep", "--config", str(run_json()), "--adapter", "lora", "oft"]) == 0
     assert (told["config"].adapter, told["workers"]) == (("lora", "oft"), 1)

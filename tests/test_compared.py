@@ -152,7 +152,7 @@ def test_controls_are_compared_at_the_headline_strengths(alphas: Any, expected: 
 
 def test_rows_that_ask_for_a_thought_are_guided(tmp_path: Path) -> None:
     """The direct sweep would score them without the thought, under the guided name."""
-    config = compared_config(compare=None, alphas=(1,))
+    config = compared_config(compare=False, alphas=(1,))
     rows = [
         {"item": str(i), "label": 1 - 2 * (i % 2), "prompt": "Tell me about rivers?", "thinking_tokens": 3}
         for i in range(4)

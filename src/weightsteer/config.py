@@ -98,9 +98,8 @@ class RunConfig(_Knobs):
     pairs: str | None = Field(default=None, description="Pairs to train on, made elsewhere: Parquet, JSONL or CSV.")
     generator: str | None = Field(default=None, description="Model that writes the pairs; by default the one trained.")
     control: bool = Field(default=True, description="Also sweep controls: at least a random vector of the same norms.")
-    compare: bool | None = Field(
-        default=None,
-        description="Also activation vectors, prompts, all controls, damage and equal side effects; on in `sweep`.",
+    compare: bool = Field(
+        default=False, description="Also activation vectors, prompts, all controls, damage and equal side effects."
     )
     draws: int = Field(default=5, ge=1, description="Random vectors per vector and seed in a comparison.")
     prompts: int = Field(default=4, description="Held-out questions answered at each strength for the report.")

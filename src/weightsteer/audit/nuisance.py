@@ -122,8 +122,10 @@ def _lines(grid: Grid, given: dict[str, dict[str, float]], draws: Bootstrap) -> 
                 line[column] = None if np.isnan(point) else point
                 if column in ("correlation", "adjusted"):
                     held = clusters > 1 and not np.isnan(point)
-                    ends = interval(draws.pooled(per_seed, clusters)) if held else (None, None)
-                    line[f"{column}_low"], line[f"{column}_high"] = ends
+                    low, high = interval(draws.pooled(per_seed, clusters)) if held else (None, None)
+                    if column == "correlation" and low is not None and high is not None:
+                        low, high = max(low, -1.0), min(high, 1.0)  # widened intervals need not end within the range
+                    line[f"{column}_low"], line[f"{column}_high"] = low, high
                     if column == "correlation" and held:
                         line["correlation_p"] = Spread.of([per_seed], clusters).p(point, [1.0])
             yield line

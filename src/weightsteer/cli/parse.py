@@ -17,7 +17,9 @@ def parse(name: str, verb: Verb, arguments: list[str]) -> dict[str, Any]:
 
     from weightsteer.config import RunConfig
 
-    repeated, arguments = _config_file(arguments) if verb.knobs else (RunConfig(), arguments)
+    repeated, arguments = (
+        _config_file(arguments, RunConfig.model_validate(verb.defaults)) if verb.knobs else (RunConfig(), arguments)
+    )
     fields: dict[str, Any] = {}
     for knob in verb.knobs:
         field = RunConfig.model_fields[knob]
@@ -80,8 +82,8 @@ def _plain(value: Any) -> Any:
     return value.model_dump() if hasattr(value, "model_dump") else value
 
 
-def _config_file(arguments: list[str]) -> "tuple[RunConfig, list[str]]":
-    """The configuration that ``--config FILE`` names, else the defaults; and the other arguments."""
+def _config_file(arguments: list[str], default: "RunConfig") -> "tuple[RunConfig, list[str]]":
+    """The configuration that ``--config FILE`` names, else the default; and the other arguments."""
     from weightsteer.config import RunConfig
 
     for index, argument in enumerate(arguments):
@@ -90,4 +92,4 @@ def _config_file(arguments: list[str]) -> "tuple[RunConfig, list[str]]":
         if argument.startswith("--config="):
             found = RunConfig.read(Path(argument.partition("=")[2]))
             return found, arguments[:index] + arguments[index + 1 :]
-    return RunConfig(), arguments
+    return default, arguments

@@ -1,7 +1,7 @@
 """What a verb is, and the knobs of a run that verbs share."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 DATA = ("model", "behavior", "seeds", "generator", "device", "dtype", "generation")
@@ -22,3 +22,5 @@ class Verb:
     knobs: tuple[str, ...] = ()
     flags: dict[str, tuple[Any, Any, str]] | None = None
     """by name: type, default (``...``: required), help"""
+    defaults: dict[str, Any] = field(default_factory=dict)
+    """Of knobs that this verb has on when others have them off."""

@@ -21,11 +21,13 @@ def _ablate(
     limit: int,
     draws: int,
     texts: int,
+    resamples: int,
 ) -> None:
     from weightsteer.analysis.run import BASES, Options, ablate
     from weightsteer.report.parts_console import told
 
-    config = type(config).checked({**config.model_dump(), "alphas": alphas, "limit": limit}, "command line")
+    changed = {"alphas": alphas, "limit": limit, "resamples": resamples}
+    config = type(config).checked({**config.model_dump(), **changed}, "command line")
     options = Options(bases or BASES, tuple(sorted(set(ranks))), draws, texts)
     found = ablate(config, out, options, plan, vector=vector, others=others)
     told(found.path)
@@ -36,7 +38,7 @@ VERB = Verb(
     "take a vector apart: which layers, modules, directions and subspaces carry its effect",
     "weightsteer ablate --plan all --behavior honesty --seed 0",
     _ablate,
-    (*TRAIN, "evals", "data", "resamples"),
+    (*TRAIN, "evals", "data"),
     {
         "plan": (tuple[str, ...], ("all",), "projection, norms, layers, modules, coordinates, shared, or all."),
         "vector": (Path | None, None, "Vector to take apart; made from the other flags when not given."),
@@ -51,5 +53,6 @@ VERB = Verb(
         "limit": (int, 128, "At most so many rows of each evaluation, in whole clusters."),
         "draws": (int, 10, "Random vectors behind each control of the whole vector."),
         "texts": (int, 16, "Neutral texts on which damage is read."),
+        "resamples": (int, 2000, "Bootstrap resamples behind each interval."),
     },
 )

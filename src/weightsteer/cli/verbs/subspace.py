@@ -29,7 +29,7 @@ VERB = Verb(
     "how much of a vector lies in the subspaces of its model, beside random ones",
     "weightsteer subspace --behavior honesty --seed 0 --dimensions 8",
     _subspace,
-    (*TRAIN, "evals", "data", "limit", "resamples"),
+    (*TRAIN, "evals", "data", "limit"),
     {
         "vector": (Path | None, None, "Vector to look at; made from the other flags when not given."),
         "others": (tuple[Path, ...], (), "Vectors of the same base, for the basis shared."),

@@ -15,8 +15,6 @@ def _sweep(config: "RunConfig", out: Path, workers: int | None) -> None:
     from weightsteer.lab import ModelIdentity
     from weightsteer.replicate import replicate
 
-    if config.compare is None:
-        config = config.model_copy(update={"compare": True})
     if workers is None:
         workers = _cores() if ModelIdentity.of(config.model).family == "pocket" else 1
     show(replicate(config, out, workers=workers).place)
@@ -33,4 +31,5 @@ VERB = Verb(
     _sweep,
     (*TRAIN, *MEASURE),
     {"workers": (int | None, None, "Processes at work; one per core on an embedded model, else one.")},
+    {"compare": True},
 )
