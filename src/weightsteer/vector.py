@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from weightsteer import algebra, difference, export, fit, vectorfile
 from weightsteer.analysis.distance import base_distance
 from weightsteer.analysis.energy import energy
+from weightsteer.analysis.projection import complement, project
 from weightsteer.deltas import Deltas
 from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.recompress import Recompression, recompress
@@ -364,6 +365,8 @@ class WeightVector:
     merge_into = export.merge_into
     export_peft = export.export_peft
     base_distance = base_distance
+    project = project
+    complement = complement
     check_fits = fit.check_fits
 
     def _term(self, name: str) -> Sum:

@@ -1,0 +1,57 @@
+"""What a kind of basis is: a function from materials to one subspace per module."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from torch import Tensor
+
+from weightsteer.analysis.basis import Side
+
+if TYPE_CHECKING:
+    from weightsteer.analysis.bases.materials import Materials
+
+Need = Literal["model", "pairs", "vector", "vectors"]
+
+Find = Callable[["Materials", int, Side], Mapping[str, Tensor]]
+"""``(materials, rank, side) -> columns by module path``, (d, k) orthonormal, the most important first.
+
+k is ``rank``, or what a module has where that is less. Modules that share a subspace get the same tensor object."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One kind of basis.
+
+    Attributes:
+        name: what tables call it.
+        origin: what its directions are, in one line; ``{seed}`` stands for the seed of the materials.
+        needs: what it is made from.
+        sides: where it can lie; the first is the default.
+        find: finds the directions.
+    """
+
+    name: str
+    origin: str
+    needs: tuple[Need, ...]
+    sides: tuple[Side, ...]
+    find: Find
+
+
+registered: dict[str, Kind] = {}
+
+
+def register(
+    name: str,
+    *,
+    origin: str,
+    needs: tuple[Need, ...] = ("model",),
+    sides: tuple[Side, ...] = ("output", "input"),
+) -> Callable[[Find], Find]:
+    """Function decorator: make a kind of basis known under this name."""
+
+    def add(find: Find) -> Find:
+        registered[name] = Kind(name, origin, needs, sides, find)
+        return find
+
+    return add
