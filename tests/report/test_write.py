@@ -122,7 +122,7 @@ def test_ids_are_unique_and_links_lead_somewhere(report: Path) -> None:
     assert len(ids) == len(set(ids))
     targets = [str(a["href"])[1:] for _, a in page.tags if str(a.get("href", "")).startswith("#")]
     assert set(targets) <= set(ids)
-    assert len(targets) == 9
+    assert len(targets) == 10
 
 
 def test_what_users_wrote_is_shown_not_run(report: Path) -> None:

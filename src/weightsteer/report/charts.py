@@ -18,11 +18,13 @@ PALETTE = (
     *("#0f7f8c", "#b0126e", "#5d6b0a", "#3f4aa8", "#7a4a2b"),
 )
 CONTROL = "#8a939d"
+METHODS = ("weight", "activation", "prompt")
 POSITIVE, NEGATIVE = "#0f7f8c", "#c64600"
 PANEL = {"width": 262, "height": 190}
 EXTENT = 30
 MANY_POINTS = 1200
 FEW_LAYERS = 12
+FEW_CONTROLS = 2  # more of them share one entry of a key and have no bands
 
 _SIGNED = "datum.value == 0 ? '0' : format(datum.value, '+~g')"
 
@@ -40,7 +42,7 @@ class Drawing:
 
 @dataclass(frozen=True)
 class Series:
-    """One intervention as it appears in every chart: its words, its colour, and whether it is dashed."""
+    """One intervention as it appears in every chart: its words, its colour, and how it is drawn."""
 
     method: str
     adapter: str | None
@@ -48,7 +50,9 @@ class Series:
 
     @property
     def name(self) -> str:
-        return f"{self.method} · {self.adapter}" if self.adapter else self.method
+        """``weight · lora``; what the adapter repeats of the method is left out (``prompt · persona``)."""
+        own = (self.adapter or "").removeprefix(f"{self.method}-")
+        return f"{self.method} · {own}" if own else self.method
 
     @property
     def control(self) -> bool:
@@ -56,7 +60,12 @@ class Series:
 
     @property
     def dash(self) -> list[int]:
-        return [4, 3] if self.control else [1, 0]
+        return [4, 3] if self.control else [9, 3] if self.method == "activation" else [1, 0]
+
+    @property
+    def key(self) -> str:
+        """How a key shows it, by the classes of the style sheet: a prompt has no strength, so it is a point."""
+        return "dashed" if self.control else {"activation": "long", "prompt": "dot"}.get(self.method, "")
 
     def of(self, frame: pl.DataFrame) -> pl.DataFrame:
         """This intervention's lines of a summary or rows of a sweep."""
@@ -64,9 +73,16 @@ class Series:
 
 
 def series(rows: pl.DataFrame) -> list[Series]:
-    """The interventions of a frame, controls last and grey, the others in the colours of the palette."""
+    """The interventions of a frame, controls last and grey, the others in the colours of the palette.
+
+    Weight vectors come first. Ten colours are told apart; where they come round again, so does another method, which
+    is drawn in another way.
+    """
     found = rows.select("method", "adapter").unique().sort("method", "adapter", nulls_last=True).rows()
-    chosen = [(method, adapter) for method, adapter in found if method != "control"]
+    chosen = sorted(
+        ((method, adapter) for method, adapter in found if method not in ("base", "control")),
+        key=lambda one: METHODS.index(one[0]) if one[0] in METHODS else len(METHODS),
+    )
     colored = [Series(m, a, PALETTE[i % len(PALETTE)]) for i, (m, a) in enumerate(chosen)]
     return colored + [Series(m, a, CONTROL) for m, a in found if m == "control"]
 
@@ -88,7 +104,10 @@ def dose_response(summary: pl.DataFrame, by_seed: pl.DataFrame, shown: Sequence[
     ):
         data: dict[str, Table] = {"origin": [{"zero": 0}]}
         layers: list[Any] = [_zero("x")] + ([_zero("y")] if name != "pmass" else [])
-        for one in reversed(shown):
+        controls = [one for one in shown if one.control]
+        if len(controls) > FEW_CONTROLS:
+            layers += _faint(controls, summary, name, scale, data)
+        for one in reversed(shown if len(controls) <= FEW_CONTROLS else [one for one in shown if not one.control]):
             layers += _curve(one, one.of(summary), one.of(by_seed), name, scale, data)
         panels.append(Drawing(alt.layer(*layers).properties(**PANEL, title=_title(title, subtitle)), data))
     return panels
@@ -197,6 +216,21 @@ def short_module() -> pl.Expr:
 def _ends(name: str) -> list[pl.Expr]:
     """Point, interval and, where there is one, the spread of seeds."""
     return [pl.col(f"{name}{suffix}").alias(suffix or "point") for suffix in ("", "_low", "_high")]
+
+
+def _faint(
+    controls: Sequence[Series], pooled: pl.DataFrame, name: str, scale: alt.Scale, data: dict[str, Table]
+) -> list[alt.Chart]:
+    """The pooled lines of many controls as one layer, without bands and seeds."""
+    data[f"{name} of controls"] = [
+        {"name": one.name, **value}
+        for one in controls
+        for value in _values(one.of(pooled), {"alpha": "alpha", "value": name})
+    ]
+    lines = alt.Chart(alt.NamedData(f"{name} of controls")).mark_line(
+        color=CONTROL, strokeWidth=1, opacity=0.7, strokeDash=controls[0].dash
+    )
+    return [lines.encode(x="alpha:Q", y=alt.Y("value:Q", scale=scale), detail="name:N")]
 
 
 def _curve(

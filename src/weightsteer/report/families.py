@@ -1,15 +1,13 @@
 """Adapter families side by side: what each trained, how large its vector is, and what it does at ±1."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
 from weightsteer.audit import estimate, share
-from weightsteer.report.charts import PALETTE, Series
-
-Bar = Callable[[Mapping[str, Any], float], dict[str, Any] | None]
-"""An interval drawn within ± so many nats; None when there is none."""
+from weightsteer.report.cells import bar, key, reach, small
+from weightsteer.report.charts import Series
 
 
 def comparisons(
@@ -18,11 +16,12 @@ def comparisons(
     norms: pl.DataFrame | None,
     shown: Sequence[Series],
     strengths: Sequence[float],
-    bar: Bar,
+    damage: pl.DataFrame | None = None,
 ) -> list[dict[str, Any]]:
     """A table for each model and behaviour that more than one family was trained for, in the order of training.
 
-    ``strengths`` are those compared, as many lines of each family; ``branches`` as ``write_report`` explains.
+    ``strengths`` are those compared, as many lines of each family; ``branches`` as ``write_report`` explains;
+    ``damage`` what `weightsteer.evals.damage_table.damage_summary` returned.
     """
     tables = []
     vectors = summary.filter(pl.col("method") == "weight", pl.col("adapter").is_not_null())
@@ -44,22 +43,32 @@ def comparisons(
             series = next(one for one in shown if one.method == "weight" and one.adapter == name)
             rows.append(
                 {
+                    **key(series, shown),
                     "name": name,
-                    "index": shown.index(series) % len(PALETTE),
                     **_training([line for line in mine if line["adapter"] == name]),
                     "norm": _norm(norms, f"{behavior}, {name}"),
                     "arms": [
                         {
                             "alpha": alpha,
-                            "cells": [_cell(lines.get((each, alpha)), reaches[each], bar) for each in evaluations],
+                            "damage": price(damage, part.row(0, named=True) | {"adapter": name}, alpha),
+                            "cells": [_cell(lines.get((each, alpha)), reaches[each]) for each in evaluations],
                         }
                         for alpha in strengths
                     ],
                 }
             )
-        known = {key: any(row[key] for row in rows) for key in ("parameters", "train", "validation", "norm")}
+        known = {name: any(row[name] for row in rows) for name in ("parameters", "train", "validation", "norm")}
+        known["damage"] = any(arm["damage"] for row in rows for arm in row["arms"])
         tables.append(
-            {"model": part["model"][0], "behavior": behavior, "evals": evaluations, "rows": rows, "known": known}
+            {
+                "model": part["model"][0],
+                "behavior": behavior,
+                "evals": evaluations,
+                "sizes": {name: part.filter(eval=name).row(0, named=True) for name in evaluations},
+                "seeds": part["seeds"].max(),
+                "rows": rows,
+                "known": known,
+            }
         )
     return tables
 
@@ -82,13 +91,16 @@ def _norm(norms: pl.DataFrame | None, vector: str) -> str | None:
     return f"{sum(totals) / len(totals):.3g}" if totals else None
 
 
-def _cell(line: Mapping[str, Any] | None, reach: float, bar: Bar) -> dict[str, Any]:
+def price(damage: pl.DataFrame | None, names: Mapping[str, Any], alpha: float) -> str | None:
+    """The rise of the NLL of one intervention at one strength, with its interval; None where it was not measured."""
+    if damage is None or not alpha:
+        return None
+    same = [pl.col(name).eq_missing(pl.lit(names[name])) for name in ("model", "behavior", "method", "adapter")]
+    found = damage.filter(*same, (pl.col("alpha") - alpha).abs() < 1e-9)
+    return small(found.row(0, named=True), "nll_change") if found.height else None
+
+
+def _cell(line: Mapping[str, Any] | None, reach: float) -> dict[str, Any]:
     if line is None:
         return {"effect": "–", "bar": None, "pmass": "–"}
     return {"effect": estimate(line, "discrimination"), "bar": bar(line, reach), "pmass": share(line, "pmass")}
-
-
-def reach(lines: pl.DataFrame) -> float:
-    """The farthest end of an interval of these lines: half the width of the bars of one evaluation."""
-    ends = lines.select("discrimination", "discrimination_low", "discrimination_high")
-    return max((abs(v) for row in ends.iter_rows() for v in row if v is not None and v == v), default=0) or 1.0

@@ -19,21 +19,18 @@ from weightsteer.audit import (
     share,
     signed,
 )
-from weightsteer.report.charts import PALETTE, Series, series, short_module
-from weightsteer.report.families import comparisons, reach
+from weightsteer.report.carried import cosine_table, followed, in_short, matrices, verdicts
+from weightsteer.report.cells import TONES, bar, key, reach
+from weightsteer.report.charts import Series, series, short_module
+from weightsteer.report.company import control_tables, meanings, without_strength
+from weightsteer.report.decisions import decision_tables
+from weightsteer.report.evidence import Evidence
+from weightsteer.report.families import comparisons, price
 from weightsteer.report.figures import SCOPE, Figure
+from weightsteer.report.matched import matched_tables, not_usable, told_apart
+from weightsteer.report.svg import legend
 from weightsteer.report.told import audit_table, flipped, limits, sample_grids
-
-TONES = {
-    "steers": "good",
-    "steers, but moves Yes-saying more": "mixed",
-    "moves Yes-saying only": "mixed",
-    "wrong direction": "bad",
-    "wrong direction, and moves Yes-saying more": "bad",
-    "format damage": "bad",
-    "undefined": "bad",
-}
-BAR = 132.0  # width of an interval drawn in a table cell, in px
+from weightsteer.stats import WEAKNESSES
 
 
 def render(
@@ -47,14 +44,16 @@ def render(
     texts: Mapping[str, str],
     pairs_audit: Mapping[str, Any] | None,
     branches: Sequence[Mapping[str, Any]] = (),
+    evidence: Evidence | None = None,
     *,
     resamples: int,
 ) -> str:
     """The HTML of a report. ``known`` are paired rows, ``summary`` and ``by_seed`` their statistics."""
+    evidence = evidence or Evidence()
     strengths = [alpha for alpha in headline_strengths(summary) if alpha]
     shown = series(known)
     parts = [
-        _part(part, by_seed, known, drawn, shown, strengths, texts)
+        _part(part, by_seed, known, drawn, shown, strengths, texts, evidence)
         for part in summary.partition_by(SCOPE, maintain_order=True)
     ]
     folder = files("weightsteer.report")
@@ -66,18 +65,40 @@ def render(
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"signed": signed, "number": number}
-    sentences, asides = headline(summary), headline(summary.filter(pl.col("method") == "control"))
+    spoken, asides = headline(summary), headline(summary.filter(pl.col("method") == "control"))
     folded = len(asides) > 2
+    found, matched = verdicts(evidence, shown), matched_tables(evidence, shown)
+    controls, unusable = control_tables(evidence, shown), not_usable(evidence, shown)
+    sentences = [each for each in spoken if each not in asides] if folded else spoken
     behaviors, models = (summary[name].unique().sort().to_list() for name in ("behavior", "model"))
     return environment.get_template("page.html.jinja").render(
         style=Markup((folder / "style.css").read_text(encoding="utf-8")),
         title=f"{listed(behaviors)} on {listed(models)}",
         facts=_facts(summary, shown),
-        sentences=[each for each in sentences if each not in asides] if folded else sentences,
-        asides=asides if folded else [],
+        sentences=[*in_short(found, unusable), *told_apart(matched)] or sentences,
+        asides=asides if folded and not found else [],
+        spoken=spoken if found else [],
+        verdicts=found,
+        unusable=unusable,
+        calibrated=evidence.calibrated,
+        homes=evidence.home,
+        frontiers=[_embedded(figure, shown) for figure in drawn if figure.kind == "frontier"],
+        damage=None if evidence.damage is None else evidence.damage.row(0, named=True),
+        matched=matched,
+        decisions=decision_tables(summary, evidence, shown, strengths),
+        weaknesses=WEAKNESSES,
+        matrices=matrices(evidence, shown),
+        balances=[_embedded(figure, shown) for figure in drawn if figure.kind == "balance"],
+        followed=(correlated := followed(evidence, shown)),
+        covariates=correlated[0]["covariates"][2:] if correlated else [],
+        cosines=cosine_table(evidence, shown),
+        controls=controls,
+        controls_gone=without_strength(evidence),
+        controls_show=meanings(controls) if controls else [],
         strengths=strengths,
         parts=parts,
-        families=comparisons(summary, branches, norms, shown, strengths, lambda line, reach: _bar(line, [], reach)),
+        families=comparisons(summary, branches, norms, shown, strengths, evidence.damage),
+        priced=evidence.damage is not None,
         several=len({(part["model"], part["behavior"]) for part in parts}) > 1,
         grids=sample_grids(samples),
         norms=_norms(norms, drawn),
@@ -95,13 +116,25 @@ def _facts(summary: pl.DataFrame, shown: Sequence[Series]) -> list[tuple[str, st
         f"{line['eval']} ({line['n']:,} rows in {line['clusters']:,} clusters, {line['positives']:,} of label +1)"
         for line in evaluations.iter_rows(named=True)
     ]
+    vectors = summary.filter(pl.col("method") == "weight")
     return [
         ("Model", listed(summary["model"].unique().sort().to_list())),
-        ("Interventions", listed([one.name for one in shown])),
-        ("Training seeds", str(max(summary["seeds"].to_list()))),
-        ("Strengths α", ", ".join(signed(alpha) for alpha in summary["alpha"].unique().sort())),
+        ("Interventions", listed([name for _, name in legend(shown)])),
+        ("Training seeds", str((vectors if vectors.height else summary)["seeds"].max())),
+        ("Strengths α", "; ".join(_strengths(summary, shown))),
         ("Evaluations", "; ".join(rows)),
     ]
+
+
+def _strengths(summary: pl.DataFrame, shown: Sequence[Series]) -> list[str]:
+    """The strengths of each method, those of vectors that all have in common without its name."""
+    swept: dict[str, list[str]] = {}
+    for method in dict.fromkeys(one.method for one in shown if not one.control) or ["control"]:
+        alphas = summary.filter(pl.col("method") == method)["alpha"].unique().sort()
+        swept.setdefault(", ".join(signed(alpha) for alpha in alphas), []).append(method)
+    if len(swept) == 1:
+        return list(swept)
+    return [f"{told} ({', '.join(methods)})" for told, methods in swept.items()]
 
 
 def _part(
@@ -112,6 +145,7 @@ def _part(
     shown: Sequence[Series],
     strengths: Sequence[float],
     texts: Mapping[str, str],
+    evidence: Evidence,
 ) -> dict[str, Any]:
     """One evaluation of one behaviour on one model: its cards, table, charts and flipped rows."""
     model, behavior, evaluation = part.select(SCOPE).row(0)
@@ -125,13 +159,12 @@ def _part(
         seeds = one.of(by_seed.filter(here))
         groups.append(
             {
-                "name": one.name,
+                **key(one, shown),
                 "words": intervention(lines.row(0, named=True)),
-                "index": "c" if one.control else shown.index(one) % len(PALETTE),
-                "control": one.control,
-                "lines": [_line(line, seeds, far) for line in lines.iter_rows(named=True)],
+                "seeds": lines["seeds"].max(),
+                "lines": [_line(line, seeds, far, evidence) for line in lines.iter_rows(named=True)],
                 "arms": [
-                    _line(line, seeds, near)
+                    _line(line, seeds, near, evidence)
                     for alpha in strengths
                     for line in lines.filter(pl.col("alpha") == alpha).iter_rows(named=True)
                 ],
@@ -146,30 +179,37 @@ def _part(
         "clusters": part["clusters"][0],
         "seeds": max(part["seeds"].to_list()),
         "groups": groups,
-        "decisions": [
-            {"name": group["name"], **line}
-            for group in groups
-            for line in group["lines"]
-            if line["alpha"] > 0 and line["si"] is not None
-        ],
-        "dose": [_embedded(figure) for figure in mine if figure.kind == "dose"],
-        "rows": [_embedded(figure) for figure in mine if figure.kind == "rows"],
-        "flips": [
-            flipped(one.of(known.filter(here)), alpha, texts, one.name)
-            for one in present
-            if not one.control
-            for alpha in strengths
+        "dose": [_embedded(figure, shown) for figure in mine if figure.kind == "dose"],
+        "rows": [
+            {
+                "name": one.name,
+                "figures": [
+                    _embedded(figure, shown) for figure in mine if figure.kind == "rows" and figure.series == one
+                ],
+                "flips": [flipped(one.of(known.filter(here)), alpha, texts, one.name) for alpha in strengths],
+            }
+            for one in _followed_by_row(present)
         ],
     }
 
 
-def _embedded(figure: Figure) -> dict[str, Any]:
+def _followed_by_row(present: Sequence[Series]) -> list[Series]:
+    """Whose single rows are shown: the weight vectors, or what there is in their place."""
+    vectors = [one for one in present if one.method == "weight"]
+    return vectors or [one for one in present if not one.control]
+
+
+def _embedded(figure: Figure, shown: Sequence[Series]) -> dict[str, Any]:
     """A figure for the template: its panels are SVG of our own, safe as they are."""
-    named = figure.series.name if figure.series else None
-    return {"name": figure.name, "of": named, "panels": [Markup(panel) for panel in figure.panels]}
+    return {
+        "name": figure.name,
+        "scope": figure.scope,
+        "panels": [Markup(panel) for panel in figure.panels],
+        "legend": [{**key(one, shown), "name": name} for one, name in legend(figure.shown)],
+    }
 
 
-def _line(line: dict[str, Any], seeds: pl.DataFrame, reach: float) -> dict[str, Any]:
+def _line(line: dict[str, Any], seeds: pl.DataFrame, reach: float, evidence: Evidence) -> dict[str, Any]:
     """One strength, ready to print."""
     words = label(line)
     own = seeds.filter(pl.col("alpha") == line["alpha"]).sort("seed")["discrimination"].to_list()
@@ -187,25 +227,10 @@ def _line(line: dict[str, Any], seeds: pl.DataFrame, reach: float) -> dict[str, 
         "bias": estimate(line, "bias"),
         "auc": share(line, "auc"),
         "pmass": share(line, "pmass"),
-        "si": None if line["si"] is None else estimate(line, "si"),
-        **{name: f"{line[name]:,}" for name in ("cho", "rej", "ties")},
-        "rates": [None if line[name] is None else f"{line[name]:.0%}" for name in ("fix", "broke", "flip", "counter")],
+        "damage": price(evidence.damage, line, line["alpha"]),
         "own": [number(value) for value in own] if len(own) > 1 else [],
-        "bar": None if base else _bar(line, own if len(own) > 1 else [], reach),
+        "bar": None if base else bar(line, reach, own if len(own) > 1 else []),
     }
-
-
-def _bar(line: Mapping[str, Any], own: Sequence[float | None], reach: float) -> dict[str, Any] | None:
-    """Positions in px of the interval, its point and the seeds, around 0 in the middle; None without an interval."""
-    ends = [line["discrimination_low"], line["discrimination"], line["discrimination_high"]]
-    if any(end is None or end != end for end in ends):
-        return None
-
-    def at(value: float) -> float:
-        return round(BAR / 2 + max(-1.0, min(1.0, value / reach)) * (BAR / 2 - 5), 1)
-
-    low, point, high = (at(end) for end in ends)
-    return {"low": low, "point": point, "high": high, "own": [at(v) for v in own if v is not None and v == v]}
 
 
 def _norms(norms: pl.DataFrame | None, drawn: Sequence[Figure]) -> list[dict[str, Any]]:
@@ -222,7 +247,7 @@ def _norms(norms: pl.DataFrame | None, drawn: Sequence[Figure]) -> list[dict[str
         whole = kinds["norm"].sum() or 1.0
         maps.append(
             {
-                **_embedded(figure),
+                **_embedded(figure, []),
                 "vector": vector,
                 "totals": [f"{total:.3g}" for total in totals],
                 "shares": [(module, f"{norm / whole:.0%}") for module, norm in kinds.rows()],

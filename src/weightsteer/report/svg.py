@@ -7,7 +7,7 @@ from typing import Any
 import vl_convert as vlc
 from markupsafe import escape
 
-from weightsteer.report.charts import GRID, INK, MUTED, Drawing, Series
+from weightsteer.report.charts import FEW_CONTROLS, GRID, INK, MUTED, Drawing, Series
 
 _AXIS = {
     "labelColor": MUTED,
@@ -30,6 +30,7 @@ _TITLE = {
 }
 _FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
 _TEXT = f'font-family="{_FONT}" fill="{INK}"'
+WIDEST = 1010.0  # px of a figure made of several panels; the next one begins a new row
 _CONFIG: dict[str, Any] = {
     "aria": False,
     "background": "transparent",
@@ -50,31 +51,56 @@ def to_svg(drawing: Drawing) -> str:
 
 
 def side_by_side(panels: Sequence[str], title: str = "", shown: Sequence[Series] = ()) -> str:
-    """Panels as one figure on white, under a title and, when there are several interventions, their key."""
+    """Panels as one figure on white, in rows, under a title and, when there are several interventions, their key."""
+    placed, x, y, row, width = [], 8.0, 0.0, 0.0, 0.0
+    for panel in panels:
+        wide, high = _size(panel)
+        if x > 8 and x + wide > WIDEST:
+            x, y, row = 8.0, y + row + 10, 0.0
+        placed.append((panel, x, y))
+        x, row = x + wide + 18, max(row, high)
+        width = max(width, x - 10)
     parts: list[str] = []
     top = 10.0
     if title:
         parts.append(f'<text x="14" y="{top + 16}" font-size="15" font-weight="bold" {_TEXT}>{escape(title)}</text>')
         top += 30
     if len(shown) > 1:
-        x = 14.0
-        for one in shown:
-            dash = ",".join(map(str, one.dash))
-            line = (
-                f'x1="{x}" x2="{x + 22}" y1="{top + 8}" y2="{top + 8}" stroke="{one.color}" stroke-dasharray="{dash}"'
-            )
-            word = f'<text x="{x + 29}" y="{top + 12}" font-size="12" {_TEXT}>{escape(one.name)}</text>'
-            parts.append(f'<line {line} stroke-width="2"/>{word}')
-            x += 55 + 7 * len(one.name)
-        top += 24
-    x, bottom = 8.0, top
-    for i, panel in enumerate(panels, 1):
-        width, height = _size(panel)
-        parts.append(unique_ids(panel, f"panel-{i}").replace("<svg ", f'<svg x="{x:g}" y="{top:g}" ', 1))
-        x, bottom = x + width + 18, max(bottom, top + height)
-    size = f'width="{x - 10:g}" height="{bottom + 8:g}"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {x - 10:g} {bottom + 8:g}">'
+        entries, top = _key(shown, top, width)
+        parts += entries
+    for i, (panel, left, down) in enumerate(placed, 1):
+        where = f'<svg x="{left:g}" y="{top + down:g}" '
+        parts.append(unique_ids(panel, f"panel-{i}").replace("<svg ", where, 1))
+    height = top + y + row + 8
+    size = f'width="{width:g}" height="{height:g}"'
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size} viewBox="0 0 {width:g} {height:g}">'
     return "".join([head, '<rect width="100%" height="100%" fill="white"/>', *parts, "</svg>"])
+
+
+def legend(shown: Sequence[Series]) -> list[tuple[Series, str]]:
+    """Who stands in a key, and under which name: many controls, all drawn alike, as one entry."""
+    controls = sum(one.control for one in shown)
+    if controls <= FEW_CONTROLS:
+        return [(one, one.name) for one in shown]
+    first = next(one for one in shown if one.control)
+    return [(one, one.name) for one in shown if not one.control] + [(first, f"{controls} controls")]
+
+
+def _key(shown: Sequence[Series], top: float, width: float) -> tuple[list[str], float]:
+    """The entries of a key in as many lines as the width asks for, and where it ends."""
+    parts, x = [], 14.0
+    for one, name in legend(shown):
+        wide = 55 + 7 * len(name)
+        if x > 14 and x + wide > width:
+            x, top = 14.0, top + 20
+        if one.key == "dot":
+            mark = f'<path d="M{x + 11} {top + 3}l5 5l-5 5l-5 -5z" fill="{one.color}"/>'
+        else:
+            line = f'x1="{x}" x2="{x + 22}" y1="{top + 8}" y2="{top + 8}" stroke="{one.color}"'
+            mark = f'<line {line} stroke-dasharray="{",".join(map(str, one.dash))}" stroke-width="2"/>'
+        parts.append(f'{mark}<text x="{x + 29}" y="{top + 12}" font-size="12" {_TEXT}>{escape(name)}</text>')
+        x += wide
+    return parts, top + 24
 
 
 def to_png(svg: str) -> bytes:
