@@ -23,8 +23,8 @@ from weightsteer.progress import progress
 from weightsteer.steering import Intervention
 
 LEAST_COARSE = 8  # prompts of the wide grid
-# a p95 over few tokens has corners, and a fifth power is met within 5% only at steps of 2%; the steered model's own text
-# jumps with α, and with it the value: so several strengths close together are tried
+# a p95 over few tokens has corners, and a fifth power is met within 5% only at steps of 2%; the steered model's own
+# text jumps with α, and with it the value: so several strengths close together are tried
 CHECKS: dict[Source, tuple[float, ...]] = {
     "base": (0.96, 0.98, 1.0, 1.02, 1.04),
     "steered": (0.92, 0.96, 1.0, 1.04, 1.08),

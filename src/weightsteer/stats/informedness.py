@@ -66,7 +66,8 @@ def reading(line: Mapping[str, Any]) -> str | None:
     """What stands beside the SI of a line of ``summarize``: its references and what it rests on; None without SI."""
     if line["si"] is None or line["si"] != line["si"]:
         return None
-    told = [f"a no-op scores 0 and pure Yes-saying {line['si_yes']:.0f}".replace("-", "−")]
+    yes = f"{line['si_yes']:.0f}".replace("-", "−")
+    told = [f"a no-op scores 0 and pure Yes-saying {yes}"]
     told.append(f"{line['rej']} rows rejected and {line['cho']} chosen by the base model")
     if line["ties"]:
         told.append(f"{line['ties']} ties left out")

@@ -29,7 +29,7 @@ def _cores() -> int:
 
 
 VERB = Verb(
-    "the training-gaming lab: does steering reveal what a model hides during training?",
+    "the training-gaming lab: whether steering reveals what a model hides during training",
     "weightsteer gaming --model pocket",
     _gaming,
     (),
