@@ -1,6 +1,7 @@
 """A comparison from end to end: vectors, activation vectors, prompts and controls over the same rows."""
 
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -182,3 +183,26 @@ def test_baselines_are_made_once_for_all_families(tmp_path: Path) -> None:
     assert {lab.lead.adapter for lab in found} == {"ia3"}
     assert baselines_of(labs(compared_config(compare=False), tmp_path)) == []
     assert isinstance(arms.of_prompts(found[1]), Arms)
+
+
+DATA = Path(os.environ.get("WEIGHTSTEER_DATA", Path(__file__).parents[2] / "shared" / "data")) / "daily_dilemmas"
+
+
+@pytest.mark.skipif(not DATA.exists(), reason="the DailyDilemmas files are not here")
+def test_the_published_dilemmas_go_the_whole_way(tmp_path: Path) -> None:
+    """On a real architecture with real rows: plumbing that only the embedded models pass is none.
+
+    Its numbers mean nothing. The page is written in full.
+    """
+    rows = f"dilemmas={DATA / 'honesty_pairs.jsonl'}"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("weightsteer.arms.ACTIVATIONS", {"diffmean": FEW["diffmean"]})
+        patched.setattr("weightsteer.evals.neutral.neutral_texts", some_texts)
+        patched.setattr("weightsteer.calibrate.calibrating.neutral_texts", some_texts)
+        report = replicate(compared_config(evals=(rows,), limit=8, draws=1), tmp_path)
+    text = (report.path / "report.html").read_text(encoding="utf-8")
+    assert {"weight", "activation", "prompt", "control"} == set(pl.read_parquet(report.path / "rows.parquet")["method"])
+    for name in ("Effect against damage", "At equal side effects", "surgical informedness", "Audit"):
+        assert name in text
+    for name in ("comparison.csv", "audit.csv", "frontier.csv", "calibration.csv", "controls.csv"):
+        assert pl.read_csv(report.path / name, infer_schema_length=None).height > 0, name

@@ -1,6 +1,7 @@
 """The examples in docs/ are run: an example that does not work teaches the wrong interface."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from weightsteer import adapters
 from weightsteer.adapters import AdapterFolder
 from weightsteer.adapters.base import registered
 from weightsteer.behaviors import Behavior
+from weightsteer.cli import POCKET_VERBS, VERBS
+from weightsteer.cli.parse import parse
 from weightsteer.errors import WeightsteerError
 from weightsteer.evals.base import label_balance, registry
 from weightsteer.steering import steer
@@ -75,3 +78,28 @@ def test_the_example_behaviour_loads(tmp_path):
     behavior = Behavior.load(file)
     assert behavior.name == "punctuality"
     assert behavior.evaluations == {"dilemmas": 1}
+
+
+PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_links_lead_somewhere(page):
+    """A reader who follows a link into nothing does not follow the next one."""
+    links = re.findall(r"\]\((?!https?:|#)([^)#]+)", page.read_text(encoding="utf-8"))
+    assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_commands_in_the_pages_are_understood():
+    """A command that is copied from a page and answered with an error is the first thing that a newcomer sees."""
+    found = 0
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8").replace("\\\n", " ")
+        for line in re.findall(r"^\$ weightsteer (.+)$", text, re.M):
+            name, *arguments = shlex.split(line, comments=True)
+            if name == "pocket":
+                parse(f"pocket {arguments[0]}", POCKET_VERBS[arguments[0]], arguments[1:])
+            else:
+                parse(name, VERBS[name], arguments)
+            found += 1
+    assert found >= 8

@@ -77,7 +77,7 @@ def fit(
     with progress(title, total, shown=shown) as advance:
         for step in range(1, total + 1):
             for group in optimizer.param_groups:
-                group["lr"] = recipe.lr * _schedule(step, total, recipe.warmup)
+                group["lr"] = recipe.lr * schedule(step, total, recipe.warmup)
             batch = Distinct.of([rows.train[i] for i in next(batches)])
             recent.append(_step(network, batch, parameters, optimizer, recipe, step))
             advance(1)
@@ -108,7 +108,7 @@ def fit(
     return Fitted(best_step, losses, stopped)
 
 
-def _schedule(step: int, total: int, warmup: int) -> float:
+def schedule(step: int, total: int, warmup: int) -> float:
     """Linear up to 1 in ``warmup`` steps, then linear down, so that the step after the last would be 0."""
     if step <= warmup:
         return step / (warmup + 1)
