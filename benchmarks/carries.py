@@ -19,7 +19,7 @@ from carries_page import EVALUATIONS, LIMIT, NUISANCES, REPAIRS, page
 
 from weightsteer import Behavior, WeightVector, controls, evals, load_model, sweep
 from weightsteer.behaviors.spec import Questions
-from weightsteer.lab import Loaded
+from weightsteer.experiment.lab import Loaded
 from weightsteer.pairs import SelfJudge, curate, generate, kept
 from weightsteer.pairs.balance import Balance, balanced
 from weightsteer.pocket.world import TRAIN, facts

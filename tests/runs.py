@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tiny import tiny
 
-from weightsteer.config import Generation, RunConfig, Training
-from weightsteer.replicate import replicate
+from weightsteer.experiment.config import Generation, RunConfig, Training
+from weightsteer.experiment.replicate import replicate
 
 BEHAVIOR = """
 name: kind

@@ -15,7 +15,7 @@ from runs import BEHAVIOR, finished_run, model_folder, tiny_config
 from tiny import random_lora, tiny
 
 from weightsteer.cli import INTERRUPTED, MISTAKE, POCKET_VERBS, VERBS, main, overview
-from weightsteer.config import COMPARED, RunConfig
+from weightsteer.experiment.config import COMPARED, RunConfig
 
 
 def run_json() -> Path:
@@ -68,7 +68,7 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         told.update(config=config, out=out)
         return SimpleNamespace(place=out)
 
-    monkeypatch.setattr("weightsteer.replicate.replicate", stand_in)
+    monkeypatch.setattr("weightsteer.experiment.replicate.replicate", stand_in)
     monkeypatch.setattr("weightsteer.cli.verbs.replicate.show", lambda folder: None)
 
     def configured(*flags: str) -> RunConfig:
@@ -97,7 +97,7 @@ def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
         told.update(config=config, workers=workers)
         return SimpleNamespace(place=out)
 
-    monkeypatch.setattr("weightsteer.replicate.replicate", stand_in)
+    monkeypatch.setattr("weightsteer.experiment.replicate.replicate", stand_in)
     monkeypatch.setattr("weightsteer.cli.verbs.sweep.show", lambda folder: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     assert main(["sweep", "--adapters", "all", "--block-size", "4", "--delora-lambda", "2"]) == 0
@@ -261,6 +261,7 @@ def test_ctrl_c_says_how_to_go_on(
 ) -> None:
     """Interrupting is normal: no traceback, the shell's own exit code, and nothing finished is lost."""
     command = ["diff", "--config", str(run_json()), "--out", str(tmp_path), "--seed", "0"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are made to ignore it
     with monkeypatch.context() as patched:
         patched.setattr("weightsteer.training.train_branch", lambda *_, **__: signal.raise_signal(signal.SIGINT))
         assert main(command) == INTERRUPTED
@@ -273,6 +274,6 @@ def test_ctrl_c_says_how_to_go_on(
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     """Dressing up a bug as the user's mistake would hide it from everybody."""
-    monkeypatch.setattr("weightsteer.replicate.pairs", lambda *_: 1 / 0)
+    monkeypatch.setattr("weightsteer.experiment.replicate.pairs", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["data"])

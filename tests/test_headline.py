@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from weightsteer.config import Generation, RunConfig
-from weightsteer.replicate import replicate
+from weightsteer.experiment.config import Generation, RunConfig
+from weightsteer.experiment.replicate import replicate
 from weightsteer.stats import summarize
 
 

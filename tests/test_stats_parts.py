@@ -50,7 +50,8 @@ def test_what_stands_beside_an_si_names_its_references() -> None:
     line = summarize(synthetic(discrimination=1.0), resamples=20).filter(alpha=1.0).row(0, named=True)
     told = reading(line)
     assert told is not None
-    assert f"a no-op scores 0 and pure Yes-saying {line['si_yes']:.0f}".replace("-", "−") in told
+    yes = f"{line['si_yes']:.0f}".replace("-", "−")
+    assert f"a no-op scores 0 and pure Yes-saying {yes};" in told
     assert f"{line['rej']} rows rejected" in told
     few = reading({**line, "rej": 5, "ties": 2})
     assert few is not None

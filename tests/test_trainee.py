@@ -225,7 +225,8 @@ def test_settings_of_a_family_are_its_own(tmp_path: Path) -> None:
     def codes() -> dict[str, str]:
         code_digest.cache_clear()
         return {
-            name: code_digest(("stages:branch", "training", "models", f"adapters.{name}"), package) for name in names
+            name: code_digest(("experiment.stages:branch", "training", "models", f"adapters.{name}"), package)
+            for name in names
         }
 
     before = codes()

@@ -10,8 +10,8 @@ from vectors import vector_of
 from weightsteer.analysis import stages
 from weightsteer.analysis.run import Options, ablate, subspace
 from weightsteer.cli.main import main
-from weightsteer.config import RunConfig
 from weightsteer.errors import WeightsteerError
+from weightsteer.experiment.config import RunConfig
 from weightsteer.models import load_model
 
 WORDS = "river bread winter stone cat house".split()  # noqa: SIM905

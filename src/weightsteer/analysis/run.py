@@ -5,12 +5,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from weightsteer import stages
 from weightsteer.analysis.stages import Bench, Options, alignment, measured, other_vector, page
-from weightsteer.config import RunConfig
 from weightsteer.errors import WeightsteerError
-from weightsteer.lab import Lab
-from weightsteer.replicate import labs
+from weightsteer.experiment import stages
+from weightsteer.experiment.config import RunConfig
+from weightsteer.experiment.lab import Lab
+from weightsteer.experiment.replicate import labs
 from weightsteer.store import Artifact, file_digest, safe_name, versions
 
 BASES = ("activation-pca", "activation-pca@input", "activation-pca@both", "persona-contrast", "residual-write")

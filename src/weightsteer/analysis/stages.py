@@ -1,6 +1,6 @@
 """The stages of the analysis of a vector: bases, its alignment with them, its parts measured plan by plan, a page.
 
-Like all stages they are made once (`weightsteer.stages`): a plan that was measured is not measured again, an
+Like all stages they are made once (`weightsteer.experiment.stages`): a plan that was measured is not measured again, an
 interrupted one goes on with the chunk it was at, and a basis is found once for all plans and strengths.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.lab import Lab
+from weightsteer.experiment.lab import Lab
 from weightsteer.store import SCRATCH, Artifact, file_digest, safe_name
 
 if TYPE_CHECKING:
@@ -136,13 +136,13 @@ def other_vector(lab: Lab, path: Path) -> Artifact:
         raise WeightsteerError(f"no vector {path}. Make one with `weightsteer diff`, or leave it out of --others.")
 
     def build(work: Path) -> None:
-        from weightsteer.stages import write_vector
+        from weightsteer.experiment.stages import write_vector
         from weightsteer.vector import WeightVector
 
         write_vector(WeightVector.load(path, lab.models.trained[0]), work)
 
     inputs = {"model": lab.on(lab.identity), "file": file_digest(path)}
-    code = ["analysis.stages:other_vector", "stages:write_vector", "vector"]
+    code = ["analysis.stages:other_vector", "experiment.stages:write_vector", "vector"]
     return lab.make("other-vector", inputs, code, build, name=f"other-{safe_name(path.stem)}")
 
 

@@ -9,14 +9,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightsteer.config import RunConfig
+from weightsteer.experiment.config import RunConfig
+from weightsteer.experiment.lab import ModelIdentity, Models, Unmade
 from weightsteer.gaming.config import GamingConfig
 from weightsteer.gaming.protocol import Protocol
-from weightsteer.lab import ModelIdentity, Models, Unmade
 from weightsteer.store import Artifact, Store, safe_name
 
 if TYPE_CHECKING:
-    from weightsteer.lab import Loaded
+    from weightsteer.experiment.lab import Loaded
     from weightsteer.training import Recipe
 
 EMBEDDED = {"lr": 1e-3, "batch": 32, "max_length": 256}
@@ -71,7 +71,7 @@ class Bench:
 
     @contextmanager
     def looking(self) -> Iterator[None]:
-        """Inside, a stage that is not finished raises :class:`weightsteer.lab.Unmade` instead of being made."""
+        """Inside, a stage that is not finished raises :class:`~weightsteer.experiment.lab.Unmade`, and is not made."""
         self._looking = True
         try:
             yield

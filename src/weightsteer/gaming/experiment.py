@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from weightsteer.experiment.lab import Unmade
 from weightsteer.gaming import reporting, stages
 from weightsteer.gaming.bench import Bench
 from weightsteer.gaming.config import GamingConfig
 from weightsteer.gaming.legs import Leg
 from weightsteer.gaming.protocol import Cell
-from weightsteer.lab import Unmade
 from weightsteer.store import Artifact, Store
 
 

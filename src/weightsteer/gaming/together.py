@@ -26,7 +26,7 @@ from weightsteer.errors import WeightsteerError
 from weightsteer.gaming.prefix import shared_log_likelihood
 from weightsteer.pairs.likelihood import Answered, packed
 from weightsteer.progress import progress
-from weightsteer.training.loop import Distinct, schedule, batches_of
+from weightsteer.training.loop import Distinct, batches_of, schedule
 from weightsteer.training.recipes import Recipe
 from weightsteer.training.trainee import Trainee, trainee
 

@@ -1,4 +1,4 @@
-"""Several processes at work on the arms of one run, each on its own share; see `weightsteer.workers`."""
+"""Several processes at work on the arms of one run, each on its own share; see `weightsteer.experiment.workers`."""
 
 import json
 import subprocess

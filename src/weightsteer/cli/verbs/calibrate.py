@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING
 from weightsteer.cli.verb import TRAIN, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.config import RunConfig
+    from weightsteer.experiment.config import RunConfig
 
 
 def _calibrate(config: "RunConfig", out: Path, vector: Path | None, baselines: bool) -> None:
     import polars
     from rich.console import Console
 
-    from weightsteer.replicate import calibrations
+    from weightsteer.experiment.replicate import calibrations
     from weightsteer.report.strengths import calibration_table
 
     found = calibrations(config, out, vector=vector, baselines=baselines)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from weightsteer.cli.verb import TRAIN, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.config import RunConfig
+    from weightsteer.experiment.config import RunConfig
 
 
 def _subspace(

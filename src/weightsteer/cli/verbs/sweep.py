@@ -8,12 +8,12 @@ from weightsteer.cli.shown import show
 from weightsteer.cli.verb import MEASURE, TRAIN, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.config import RunConfig
+    from weightsteer.experiment.config import RunConfig
 
 
 def _sweep(config: "RunConfig", out: Path, workers: int | None) -> None:
-    from weightsteer.lab import ModelIdentity
-    from weightsteer.replicate import replicate
+    from weightsteer.experiment.lab import ModelIdentity
+    from weightsteer.experiment.replicate import replicate
 
     if workers is None:
         workers = _cores() if ModelIdentity.of(config.model).family == "pocket" else 1

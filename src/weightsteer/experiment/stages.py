@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.lab import Lab
+from weightsteer.experiment.lab import Lab
 from weightsteer.store import SCRATCH, Artifact, file_digest, safe_name
 
 Side = Literal["positive", "negative"]
@@ -44,7 +44,7 @@ def pairs(lab: Lab, seed: int) -> Artifact:
         "knobs": knobs,
         "seed": data_seed,
     }
-    artifact = lab.make("pairs", inputs, ["stages:pairs", "pairs", "models"], build, seed=seed)
+    artifact = lab.make("pairs", inputs, ["experiment.stages:pairs", "pairs", "models"], build, seed=seed)
     audit = artifact.read_json("audit.json")
     if lab.alone or not artifact.cached:  # several families share the pairs: said once
         for line in (f"{audit['kept']} of {audit['total']} pairs kept", *audit["warnings"]):
@@ -77,7 +77,7 @@ def given_pairs(lab: Lab, path: Path, seed: int) -> Artifact:
         frame.write_parquet(work / "pairs.parquet")
 
     inputs = {"file": file_digest(path)}
-    return lab.make("given-pairs", inputs, ["stages:given_pairs"], build, seed=seed, name="pairs")
+    return lab.make("given-pairs", inputs, ["experiment.stages:given_pairs"], build, seed=seed, name="pairs")
 
 
 def branch(lab: Lab, data: Artifact, side: Side, seed: int, *, of: str = "") -> Artifact:
@@ -88,7 +88,7 @@ def branch(lab: Lab, data: Artifact, side: Side, seed: int, *, of: str = "") -> 
     The recipe is keyed by its name, and what a family changes of it by that family's own file: another one's settings
     make nothing here again.
     """
-    code = ["stages:branch", "training", "models", lab.family_code]
+    code = ["experiment.stages:branch", "training", "models", lab.family_code]
 
     def build(work: Path) -> None:
         import polars
@@ -135,7 +135,7 @@ def vector(lab: Lab, positive: Artifact, negative: Artifact, seed: int, *, of: s
         write_vector(WeightVector.from_adapters(positive.path, negative.path, model, metadata=told), work)
 
     inputs = {"model": lab.on(lab.identity), "positive": positive, "negative": negative, "told": told}
-    code = ["stages:vector", "stages:write_vector", "vector", "adapters"]
+    code = ["experiment.stages:vector", "experiment.stages:write_vector", "vector", "adapters"]
     return lab.make("vector", inputs, code, build, seed=seed, name=f"{of}-vector" if of else None)
 
 
@@ -160,7 +160,7 @@ def given_difference(lab: Lab, positive: Path, negative: Path) -> Artifact:
 
     inputs = {"model": lab.on(lab.identity), **{side: files(folder) for side, folder in folders.items()}}
     home = Path(safe_name(lab.identity.name), "given", safe_name(f"{positive.name}-{negative.name}"))
-    code = ["stages:given_difference", "stages:write_vector", "vector", "adapters"]
+    code = ["experiment.stages:given_difference", "experiment.stages:write_vector", "vector", "adapters"]
     return lab.make("given-difference", inputs, code, build, name="vector", home=home)
 
 
@@ -175,7 +175,7 @@ def given_vector(lab: Lab, path: Path, seed: int) -> Artifact:
         write_vector(WeightVector.load(path, lab.models.trained[0]), work)
 
     inputs = {"model": lab.on(lab.identity), "file": file_digest(path)}
-    code = ["stages:given_vector", "stages:write_vector", "vector"]
+    code = ["experiment.stages:given_vector", "experiment.stages:write_vector", "vector"]
     return lab.make("given-vector", inputs, code, build, seed=seed, name="vector")
 
 
@@ -225,7 +225,7 @@ def items(lab: Lab, asked: str) -> tuple[str, Artifact]:
         "signs": lab.behavior.evaluations,
         "limit": lab.config.limit,
     }
-    code = ["stages:items", "evals", "scoring", "pocket.items", "pocket.world"]
+    code = ["experiment.stages:items", "evals", "scoring", "pocket.items", "pocket.world"]
     return shown, lab.make("items", inputs, code, build, name=f"items-{safe_name(shown)}")
 
 
@@ -271,5 +271,5 @@ def samples(lab: Lab, made: Artifact, seed: int) -> Artifact:
         "tokens": tokens,
         "seed": seed,
     }
-    code = ["stages:samples", "pairs.sampling", "vector", "steering", "models"]
+    code = ["experiment.stages:samples", "pairs.sampling", "vector", "steering", "models"]
     return lab.make("samples", inputs, code, build, seed=seed)

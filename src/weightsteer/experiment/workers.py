@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from weightsteer.config import RunConfig
+from weightsteer.experiment.config import RunConfig
 
 
 class Share(NamedTuple):
@@ -39,7 +39,7 @@ def work(config: RunConfig, out: Path, shares: Sequence[Share], workers: int) ->
 
     A worker that fails leaves the rest of its share to the caller, who meets the same mistake and tells it.
     """
-    command = [sys.executable, "-m", "weightsteer.workers"]
+    command = [sys.executable, "-m", "weightsteer.experiment.workers"]
     running: list[subprocess.Popen[str]] = []
     try:
         for part in divided(shares, workers):
@@ -59,9 +59,10 @@ def work(config: RunConfig, out: Path, shares: Sequence[Share], workers: int) ->
 
 def _main() -> int:
     """What one worker does: it reads its share from standard input."""
-    from weightsteer import progress, replicate
+    from weightsteer import progress
     from weightsteer.cli import quiet
     from weightsteer.errors import WeightsteerError
+    from weightsteer.experiment import replicate
 
     told: dict[str, Any] = json.load(sys.stdin)
     quiet()

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightsteer.config import RunConfig
-from weightsteer.lab import Lab
+from weightsteer.experiment.config import RunConfig
+from weightsteer.experiment.lab import Lab
 from weightsteer.store import Artifact, versions
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ def report(legs: Sequence[Leg], rows: Mapping[str, Artifact], config: RunConfig,
         "run": described(legs, config),
     }
     parts = ("report", "described", "trained", "Leg", "_joined", "_norms", "_covariates", "_cosines")
-    code = [*(f"legs:{part}" for part in parts), "report"]
+    code = [*(f"experiment.legs:{part}" for part in parts), "report"]
     return first.make("report", inputs, code, build, home=home)
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from weightsteer.arms import Arm, Arms
-from weightsteer.lab import Lab
+from weightsteer.experiment.arms import Arm, Arms
+from weightsteer.experiment.lab import Lab
 from weightsteer.store import Artifact, digest_of, safe_name
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ def swept(lab: Lab, arms: Arms, rows: Artifact, name: str, seed: int) -> Artifac
         "evaluation": name,
     }
     own = ("swept", "scored", "evaluation", "_by_strengths")
-    code = [*(f"measures:{each}" for each in own), "engine", "evals.guided", "models", *arms.code]
+    code = [*(f"experiment.measures:{each}" for each in own), "engine", "evals.guided", "models", *arms.code]
     return lab.make("sweep", inputs, code, build, seed=seed, name=f"sweep-{safe_name(name)}")
 
 
@@ -45,7 +45,7 @@ def calibrated(lab: Lab, arms: Arms, seed: int) -> Artifact:
         calibrate(*lab.models.trained, interventions, **chosen).write_parquet(work / "calibration.parquet")
 
     inputs = {"model": lab.on(lab.identity), "arms": dict(arms.inputs), "settings": chosen}
-    code = ["measures:calibrated", "calibrate", "pocket.items", "pocket.world", *arms.code]
+    code = ["experiment.measures:calibrated", "calibrate", "pocket.items", "pocket.world", *arms.code]
     return lab.make("calibration", inputs, code, build, seed=seed)
 
 
@@ -84,7 +84,7 @@ def matched(lab: Lab, arms: Arms, strengths: Artifact, rows: Artifact, name: str
         "evaluation": name,
     }
     own = ("matched", "scored", "evaluation", "_by_strengths", "_with_controls")
-    code = [*(f"measures:{each}" for each in own), "engine", "evals.guided", "models", *arms.code]
+    code = [*(f"experiment.measures:{each}" for each in own), "engine", "evals.guided", "models", *arms.code]
     return lab.make("matched", inputs, code, build, seed=seed, name=f"matched-{safe_name(name)}")
 
 
@@ -136,8 +136,8 @@ def damaged(lab: Lab, arms: Arms, seed: int) -> Artifact:
 
     inputs = {"model": lab.on(lab.identity), "arms": dict(arms.inputs), "alphas": lab.config.alphas}
     code = [
-        "measures:damaged",
-        "measures:_without_draw",
+        "experiment.measures:damaged",
+        "experiment.measures:_without_draw",
         "evals.damage",
         "evals.neutral",
         "pocket.items",

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from weightsteer.behaviors import Behavior
-from weightsteer.config import GENERAL_SEEDS, POCKET_SEEDS, RunConfig
 from weightsteer.errors import WeightsteerError
+from weightsteer.experiment.config import GENERAL_SEEDS, POCKET_SEEDS, RunConfig
 from weightsteer.store import Artifact, Store, digest_of, file_digest, safe_name
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def _family_code(adapter: str) -> str:
     Raises:
         WeightsteerError: there is no such family; the message suggests the nearest.
     """
-    for path in sorted((Path(__file__).parent / "adapters").glob("*.py")):
+    for path in sorted((Path(__file__).parents[1] / "adapters").glob("*.py")):
         if f'@register("{adapter}")' in path.read_text(encoding="utf-8"):
             return f"adapters.{path.stem}"
     from weightsteer import adapters

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from weightsteer.lab import Lab
-from weightsteer.stages import Side, branch, vector
+from weightsteer.experiment.lab import Lab
+from weightsteer.experiment.stages import Side, branch, vector
 from weightsteer.store import Artifact
 
 if TYPE_CHECKING:
@@ -84,7 +84,7 @@ def of_vector(
 
         return [Arm(WeightVector.load(made.path / "vector.safetensors", lab.models.trained[0]), alphas)]
 
-    alone = Arms({"vector": made}, ("arms:of_vector", "vector"), load_vector)
+    alone = Arms({"vector": made}, ("experiment.arms:of_vector", "vector"), load_vector)
     if not config.control:
         return alone
 
@@ -107,7 +107,7 @@ def of_vector(
     inputs: dict[str, Any] = {"vector": made, "seed": seed}
     if config.compare:
         inputs |= {"draws": config.draws, "branches": dict(branches), "trained": dict(trained)}
-    return Arms(inputs, ("arms:of_vector", "vector", *(["controls"] if config.compare else [])), load, alone)
+    return Arms(inputs, ("experiment.arms:of_vector", "vector", *(["controls"] if config.compare else [])), load, alone)
 
 
 def of_activations(lab: Lab, made: Artifact) -> Arms:
@@ -121,7 +121,7 @@ def of_activations(lab: Lab, made: Artifact) -> Arms:
         alphas = tuple(sorted(wide))
         return [Arm(ActivationVector.load(made.path / f"{name}.safetensors", model), alphas) for name in ACTIVATIONS]
 
-    return Arms({"activations": made}, ("arms:of_activations", "activation"), load)
+    return Arms({"activations": made}, ("experiment.arms:of_activations", "activation"), load)
 
 
 def of_prompts(lab: Lab) -> Arms:
@@ -133,7 +133,7 @@ def of_prompts(lab: Lab) -> Arms:
         behavior = lab.behavior.for_model(lab.models.trained[0])
         return [Arm(prompt, prompt.alphas) for prompt in prompts_of(behavior)]
 
-    return Arms({"behavior": lab.behavior.digest}, ("arms:of_prompts", "prompts"), load)
+    return Arms({"behavior": lab.behavior.digest}, ("experiment.arms:of_prompts", "prompts"), load)
 
 
 def activations(lab: Lab, data: Artifact, seed: int) -> Artifact:
@@ -154,7 +154,7 @@ def activations(lab: Lab, data: Artifact, seed: int) -> Artifact:
             made.save(work / f"{name}.safetensors")
 
     inputs = {"model": lab.on(lab.identity), "pairs": data, "seed": seed, "vectors": ACTIVATIONS}
-    return lab.make("activations", inputs, ["arms:activations", "activation"], build, seed=seed)
+    return lab.make("activations", inputs, ["experiment.arms:activations", "activation"], build, seed=seed)
 
 
 def nuisances(lab: Lab, data: Artifact, seed: int) -> dict[str, Artifact]:
@@ -189,4 +189,6 @@ def control_pairs(lab: Lab, kind: str, data: Artifact, seed: int) -> Artifact:
         "kind": kind,
         "seed": seed,
     }
-    return lab.make("control-pairs", inputs, ["arms:control_pairs", "controls"], build, seed=seed, name=f"{kind}-pairs")
+    return lab.make(
+        "control-pairs", inputs, ["experiment.arms:control_pairs", "controls"], build, seed=seed, name=f"{kind}-pairs"
+    )

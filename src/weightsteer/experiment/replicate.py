@@ -1,7 +1,7 @@
 """The whole experiment: pairs → two branches → their difference → sweeps → samples → report, over seeds.
 
-Everything is a chain of stages (`weightsteer.stages`): a finished stage is not made again, a changed knob makes again
-exactly what depends on it, and an interrupted run goes on where it was.
+Everything is a chain of stages (`weightsteer.experiment.stages`): a finished stage is not made again, a changed knob
+makes again exactly what depends on it, and an interrupted run goes on where it was.
 """
 
 import sys
@@ -10,13 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from weightsteer import arms, measures, stages
-from weightsteer.config import RunConfig
 from weightsteer.errors import WeightsteerError
-from weightsteer.lab import BASELINES, Lab, Models, Unmade
-from weightsteer.legs import Leg, report
+from weightsteer.experiment import arms, measures, stages
+from weightsteer.experiment.config import RunConfig
+from weightsteer.experiment.lab import BASELINES, Lab, Models, Unmade
+from weightsteer.experiment.legs import Leg, report
+from weightsteer.experiment.workers import Share, work
 from weightsteer.store import Artifact, Store, file_digest, safe_name, versions
-from weightsteer.workers import Share, work
 
 __all__ = ["RunConfig", "difference", "joined_report", "labs", "measure", "pairs", "replicate", "train"]
 
