@@ -21,6 +21,7 @@ TAILS = (0.025, 0.975)
 Z = NormalDist().inv_cdf(TAILS[1])
 POWER = NormalDist().inv_cdf(0.8)
 CELLS = 4_000_000  # counts held at once: 32 MB
+KEPT = 4  # numbers of clusters whose counts are kept for later: a run has a few evaluations, asked about thousands of times
 
 
 class Bootstrap:
@@ -29,7 +30,6 @@ class Bootstrap:
     def __init__(self, resamples: int, seed: int) -> None:
         self.resamples = resamples
         self.seed = seed
-        self._kept: dict[int, Array] = {}
 
     def sums(self, per_cluster: Array) -> Array:
         """Bootstrap sums (1 + resamples, columns) of per-cluster sums (clusters, columns); row 0 is the data.
@@ -44,26 +44,36 @@ class Bootstrap:
         """Distribution of the mean over seeds, from (1 + resamples, seeds) values whose row 0 is the data."""
         spread = per_seed[0] + widening(clusters) * (per_seed[1:] - per_seed[0])
         seeds = per_seed.shape[1]
-        weights: Array = np.full(spread.shape, 1 / seeds)
-        if seeds > 1:
-            drawn = np.random.default_rng([self.seed, 1]).multinomial(seeds, weights[0], size=len(spread)) / seeds
-            weights = weights + widening(seeds) * (drawn - weights)
-        pooled: Array = (spread * weights).sum(1)
+        pooled: Array = (spread * _weights(self.seed, len(spread), seeds)).sum(1) if seeds > 1 else spread[:, 0]
         # A resample may hold no cluster of one label. NaN rows in the data, instead, make every draw NaN.
         return pooled[~np.isnan(pooled)]
 
     def _counts(self, clusters: int) -> Iterator[Array]:
-        if clusters in self._kept:
-            yield self._kept[clusters]
+        if clusters * self.resamples <= CELLS:
+            yield _all_counts(self.seed, self.resamples, clusters)
             return
         rng = np.random.default_rng([self.seed, 0])
         chunk = max(1, CELLS // clusters)
         for start in range(0, self.resamples, chunk):
-            size = min(chunk, self.resamples - start)
-            counts = rng.multinomial(clusters, np.full(clusters, 1 / clusters), size=size).astype(float)
-            if size == self.resamples:
-                self._kept = {clusters: counts}
-            yield counts
+            yield _drawn(rng, clusters, min(chunk, self.resamples - start))
+
+
+def _drawn(rng: np.random.Generator, n: int, size: int) -> Array:
+    """How often each of n units is in each resample, (size, n)."""
+    counts: Array = rng.multinomial(n, np.full(n, 1 / n), size=size).astype(float)
+    return counts
+
+
+@lru_cache(maxsize=KEPT)
+def _all_counts(seed: int, resamples: int, clusters: int) -> Array:
+    return _drawn(np.random.default_rng([seed, 0]), clusters, resamples)
+
+
+@lru_cache(maxsize=KEPT)
+def _weights(seed: int, resamples: int, seeds: int) -> Array:
+    """Weights of the training seeds in each resample, widened, (resamples, seeds)."""
+    equal = 1 / seeds
+    return equal + widening(seeds) * (_drawn(np.random.default_rng([seed, 1]), seeds, resamples) / seeds - equal)
 
 
 @lru_cache(maxsize=64)

@@ -24,30 +24,24 @@ class Grid:
 
     @classmethod
     def build(cls, part: pl.DataFrame) -> "Grid":
-        items = part.select("item", "label", "cluster").unique("item").sort("item").with_row_index("_i")
-        seeds = part.select("seed").unique().sort("seed").with_row_index("_s")
-        alphas = part.select("alpha").unique().sort("alpha").with_row_index("_k")
-        indexed = (
-            part.join(items.select("_i", "item"), on="item")
-            .join(seeds, on="seed", nulls_equal=True)
-            .join(alphas, on="alpha")
-        )
-        where = tuple(indexed[name].to_numpy().astype(np.int64) for name in ("_s", "_k", "_i"))
-        shape = (seeds.height, alphas.height, items.height)
+        where = tuple(_places(part[name]) for name in ("seed", "alpha", "item"))
+        shape = tuple(int(places.max()) + 1 for places in where)
+        _, first = np.unique(where[2], return_index=True)
+        items = part[first]
 
         def dense(name: str) -> Array:
             out = np.full(shape, np.nan)
-            out[where] = indexed[name].cast(pl.Float64).to_numpy()
+            out[where] = part[name].cast(pl.Float64).to_numpy()
             return out
 
         present = np.zeros(shape[:2], dtype=bool)
         present[where[:2]] = True
         return cls(
-            alphas=alphas["alpha"].to_numpy(),
+            alphas=np.unique(part["alpha"].to_numpy()),
             present=present,
             item=items["item"].to_list(),
             label=items["label"].cast(pl.Float64).to_numpy(),
-            cluster=items["cluster"].rank("dense").cast(pl.Int64).to_numpy() - 1,
+            cluster=_places(items["cluster"]),
             y=dense("logratio"),
             pmass=dense("pmass"),
             low=dense("low_pmass") if "low_pmass" in part.columns else None,
@@ -69,3 +63,9 @@ class Grid:
         out = np.zeros((self.cluster.max() + 1, flat.shape[0]))
         np.add.at(out, self.cluster, flat.T)
         return out.reshape(-1, *values.shape[:-1])
+
+
+def _places(column: pl.Series) -> NDArray[np.int64]:
+    """Where each value stands among the different ones in ascending order, null first."""
+    places: NDArray[np.int64] = column.rank("dense").cast(pl.Int64).fill_null(0).to_numpy()
+    return places - places.min()

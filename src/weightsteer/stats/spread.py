@@ -55,7 +55,7 @@ class Spread:
 
     def halfwidth(self, contrast: Sequence[float], level: float = LEVEL) -> float:
         """H of the contrast at confidence ``1 − level``."""
-        return float(np.sqrt(max(0.0, _quadratic(self._squared(level), contrast))))
+        return _reach(*self._along(contrast), level)
 
     def p(self, estimate: float, contrast: Sequence[float]) -> float:
         """Two-sided p value of "the contrast is 0"; NaN for NaN."""
@@ -64,11 +64,12 @@ class Spread:
         if abs(estimate) <= 0:
             return 1.0
         low, high = np.log(SMALLEST), 0.0  # H falls with the level
-        if self.halfwidth(contrast, SMALLEST) <= abs(estimate):
+        variances, freedom = self._along(contrast)
+        if _reach(variances, freedom, SMALLEST) <= abs(estimate):
             return 0.0
         for _ in range(50):
             middle = (low + high) / 2
-            if self.halfwidth(contrast, float(np.exp(middle))) > abs(estimate):
+            if _reach(variances, freedom, float(np.exp(middle))) > abs(estimate):
                 low = middle
             else:
                 high = middle
@@ -94,6 +95,11 @@ class Spread:
         root = np.sqrt(max(0.0, b * b - a * c))
         return float((b - root) / a), float((b + root) / a)
 
+    def _along(self, contrast: Sequence[float]) -> tuple[Array, Array]:
+        """``c' V_k c`` and its degrees of freedom for every source of chance, each (k,)."""
+        c = np.asarray(contrast, dtype=float)
+        return np.array([c @ cov @ c for cov, _ in self.parts]), np.array([float(df) for _, df in self.parts])
+
     def _squared(self, level: float) -> Array:
         """``Σ_k t_k² V_k``, (m, m)."""
         total: Array = np.sum([stdtrit(df, level / 2) ** 2 * cov for cov, df in self.parts], axis=0)
@@ -107,6 +113,6 @@ def _covariance(values: Array) -> Array:
     return np.atleast_2d(np.cov(values, ddof=0))
 
 
-def _quadratic(matrix: Array, contrast: Sequence[float]) -> float:
-    vector = np.asarray(contrast, dtype=float)
-    return float(vector @ matrix @ vector)
+def _reach(variances: Array, freedom: Array, level: float) -> float:
+    """H at one level."""
+    return float(np.sqrt(max(0.0, float(stdtrit(freedom, level / 2) ** 2 @ variances))))
