@@ -16,7 +16,7 @@ def cayley(blocks: torch.Tensor) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("share", [True, False])
-def test_blocks_are_those_of_oft(share):
+def test_blocks_are_those_of_oft(share, monkeypatch):
     """In PEFT's OFT a row x becomes x R per block: the delta W (R′ᵀ − I) and W (R′ − I) differ."""
     module = linear(6, 12, bias=True)
     base, x = BaseWeight.of(module), random(3, 5, 12)
@@ -32,11 +32,14 @@ def test_blocks_are_those_of_oft(share):
     term = Rotated(turned.transpose(1, 2) - torch.eye(4), base)
     assert close(term.modifier(module)(x, own, own, torch.tensor(1.0)), expected, 1e-5)
     assert close(module(term.input_modifier(module)(x, torch.tensor(1.0))), expected, 1e-5)
+    monkeypatch.setattr("weightsteer.terms.rotated.SMALL", 72)  # entries of this matrix: it is now applied in full
+    assert close(term.modifier(module)(x, own, own, torch.tensor(1.0)), expected, 1e-5)
+    assert term.input_modifier(module) is None
 
 
 @pytest.mark.filterwarnings("ignore:Failed to load the CUDA extension", "ignore:Setting boft_n_butterfly_factor")
 @pytest.mark.parametrize("bias", [True, False])
-def test_butterfly_is_boft(bias):
+def test_butterfly_is_boft(bias, monkeypatch):
     """Scale and rotation of PEFT's BOFT, whose scale leaves the bias alone."""
     module = linear(6, 12, bias=bias)
     base, x = BaseWeight.of(module), random(3, 5, 12)
@@ -51,6 +54,8 @@ def test_butterfly_is_boft(bias):
     scales = torch.stack([layer.boft_s["default"].detach().flatten(), -torch.ones(6)])
     factors = torch.cat([turned.transpose(-1, -2), torch.eye(4).expand(1, 1, 3, 4, 4)])
     term = Butterfly(scales, factors, base)
+    assert close(term.modifier(module)(x, own, own, torch.tensor(1.0)), expected, 1e-5)
+    monkeypatch.setattr("weightsteer.terms.rotated.SMALL", 72)
     assert close(term.modifier(module)(x, own, own, torch.tensor(1.0)), expected, 1e-5)
     assert close(term.delta(), term.columns(0, 12), 1e-6)
 

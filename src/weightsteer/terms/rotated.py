@@ -10,8 +10,14 @@ from torch.nn import functional
 
 from weightsteer.terms.arithmetic import add_product, per_row
 from weightsteer.terms.base_weight import BaseWeight
+from weightsteer.terms.dense import Dense
 from weightsteer.terms.places import Places
 from weightsteer.terms.term import InputModifier, Modifier, Term, agreed_base, rescaled, stored
+
+
+SMALL = 2**18
+"""Entries of a matrix so small that one product with it takes less time than several with its blocks: such a delta is
+applied in full. A module of a language model of any use is larger."""
 
 
 class Rotated(Term):
@@ -64,6 +70,8 @@ class Rotated(Term):
 
     def modifier(self, module: nn.Module) -> Modifier:
         """``y' = y + W (α · M x)``."""
+        if math.prod(self.shape) <= SMALL:
+            return Dense(self.delta()).modifier(module)
         base = self.base.serve(module)
         self._places.prepare(module)
 
@@ -75,7 +83,7 @@ class Rotated(Term):
 
     def input_modifier(self, module: nn.Module) -> InputModifier | None:
         """``x' = x + α · M x``."""
-        if not self.base.belongs_to(module):
+        if math.prod(self.shape) <= SMALL or not self.base.belongs_to(module):
             return None
 
         def modify(x: Tensor, alpha: Tensor) -> Tensor:
@@ -166,6 +174,8 @@ class Butterfly(Term):
 
     def modifier(self, module: nn.Module) -> Modifier:
         """``y' = y + Σ_k α · s_k ∘ W (R_k x)``; for R_k = I, W x is the module's own output, if W is its own weight."""
+        if math.prod(self.shape) <= SMALL:
+            return Dense(self.delta()).modifier(module)
         base = self.base.serve(module)
         self._places.prepare(module)
         self._scale_places.prepare(module)
