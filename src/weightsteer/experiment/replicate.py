@@ -5,20 +5,27 @@ makes again exactly what depends on it, and an interrupted run goes on where it 
 """
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiment import arms, measures, stages
 from weightsteer.experiment.config import RunConfig
 from weightsteer.experiment.lab import BASELINES, Lab, Models, Unmade
 from weightsteer.experiment.legs import Leg, report
-from weightsteer.experiment.workers import Share, work
 from weightsteer.store import Artifact, Store, file_digest, safe_name, versions
+from weightsteer.workers import work
 
 __all__ = ["RunConfig", "difference", "joined_report", "labs", "measure", "pairs", "replicate", "train"]
+
+
+class Share(NamedTuple):
+    """One vector of a run: the name of its lab, which is behaviour and adapter family, and its seed."""
+
+    vector: str
+    seed: int
 
 
 def labs(config: RunConfig, out: Path) -> list[Lab]:
@@ -110,13 +117,12 @@ def calibrations(config: RunConfig, out: Path, *, vector: Path | None = None, ba
     return [measures.calibrated(lab, _made(lab, seed, vector)[0], seed) for lab, seed in plan]
 
 
-def measure(config: RunConfig, out: Path, shares: Sequence[Share]) -> None:
-    """Make and measure these vectors of the run, and no others: what one of several workers does."""
-    every = labs(config, out)
-    for lab in [*every, *baselines_of(every)]:
-        for seed in lab.seeds:
-            if (lab.name, seed) in shares:
-                _leg(lab, _rows(lab), seed)
+def measure(config: Any, out: Path, shares: Iterable[Sequence[Any]]) -> None:
+    """Make and measure these vectors of the run, and no others: what one of several `weightsteer.workers` does."""
+    every = labs(RunConfig.checked(config, "worker"), out)
+    known = {lab.name: lab for lab in [*every, *baselines_of(every)]}
+    for vector, seed in shares:
+        _leg(known[vector], _rows(known[vector]), seed)
 
 
 def joined_report(rows: Sequence[Path], out: Path, *, resamples: int = 10_000) -> Path:
@@ -166,7 +172,8 @@ def _legs(
         print(f"{share.vector}, seed {share.seed}: kept from before", file=sys.stderr)
     missing = [share for share in plan if share not in known]
     if workers > 1 and len(missing) > 1:
-        work(config, out, missing, workers)
+        # seeds vary fastest: workers begin with different pairs, and do not wait for each other's
+        work(f"{__name__}:measure", config, out, missing, workers)
         made = {share: _finished(plan[share], rows[share.vector], share.seed) for share in missing}
         known |= {share: leg for share, leg in made.items() if leg}
     return [known.get(share) or _leg(lab, rows[lab.name], share.seed) for share, lab in plan.items()]
@@ -189,7 +196,8 @@ def _leg(lab: Lab, rows: Mapping[str, Artifact], seed: int, file: Path | None = 
     if lab.config.compare:
         strengths = measures.calibrated(lab, beside, seed)
         at = {name: measures.matched(lab, beside, strengths, found, name, seed) for name, found in rows.items()}
-        leg = replace(leg, calibration=strengths, matched=at, damage=measures.damaged(lab, beside, seed))
+        costs = {"damage": measures.damaged(lab, beside, seed), "capability": measures.capable(lab, beside, seed)}
+        leg = replace(leg, calibration=strengths, matched=at, **costs)
     return replace(leg, samples=stages.samples(lab, leg.vector, seed)) if leg.vector else leg
 
 

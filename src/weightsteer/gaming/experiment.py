@@ -4,9 +4,9 @@ A chain of stages in a common store: what is finished is not made again, and an 
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from weightsteer.experiment.lab import Unmade
 from weightsteer.gaming import reporting, stages
@@ -15,6 +15,7 @@ from weightsteer.gaming.config import GamingConfig
 from weightsteer.gaming.legs import Leg
 from weightsteer.gaming.protocol import Cell
 from weightsteer.store import Artifact, Store
+from weightsteer.workers import work
 
 
 class Share(NamedTuple):
@@ -46,11 +47,9 @@ def gaming(config: GamingConfig, out: Path, *, workers: int = 1) -> Artifact:
     if len(missing) < len(every):
         print(f"{len(every) - len(missing)} of {len(every)} arms kept from before", file=sys.stderr)
     if workers > 1 and len(missing) > 1:
-        from weightsteer.gaming.workers import work  # a program of its own, which imports this file
-
         for model, seed in sorted({(share.model, share.seed) for share in missing}):
             stages.data(benches[model], seed)  # here and once: workers would wait for each other
-        work(config, out, missing, workers)
+        work(f"{__name__}:measure", config, out, missing, workers)
     return reporting.report(config, list(benches.values()), [make(benches[share.model], share) for share in every])
 
 
@@ -88,9 +87,10 @@ def finished(bench: Bench, share: Share) -> Leg | None:
         return None
 
 
-def measure(config: GamingConfig, out: Path, mine: Sequence[Share]) -> None:
-    """Make these shares and no others: what one of several workers does."""
-    store = Store(out)
-    benches = {name: Bench(config, store, name) for name in dict.fromkeys(share.model for share in mine)}
-    for share in mine:
-        make(benches[share.model], share)
+def measure(config: Any, out: Path, shares: Iterable[Sequence[Any]]) -> None:
+    """Make these shares and no others: what one of several `weightsteer.workers` does."""
+    known, store = GamingConfig.checked(config), Store(out)
+    benches: dict[str, Bench] = {}
+    for model, seed, cell, detector in shares:
+        bench = benches.setdefault(model, Bench(known, store, model))
+        make(bench, Share(model, seed, Cell(*cell), detector))
