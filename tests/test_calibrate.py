@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
+from functools import partial
 from math import exp, nan, sin, tanh
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
-from sweeps import Says, Shift, merged_difference
+from sweeps import Says, Shift, merged_difference, some_items
 from tiny import random_lora, tiny
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,6 +31,7 @@ from weightsteer.evals import user_turn
 from weightsteer.evals.damage import damage
 from weightsteer.evals.neutral import Text, neutral_texts
 from weightsteer.models import render_chat
+from weightsteer.scoring import choice_table
 from weightsteer.vector import WeightVector
 
 TOKENS = 4
@@ -255,6 +257,51 @@ def test_equal_damage_in_nll(tmp_path: Path) -> None:
         calibrate(model, tokenizer, vector, budget_kind="nll", statistic="p95", **FEW)
 
 
+def test_equal_loss_of_capability(tmp_path: Path) -> None:
+    """p(right) by plain softmax over merged weights, the format included: a model that says neither word can nothing."""
+    model, tokenizer, vector, delta = trained("llama", tmp_path)
+    items = some_items(12)
+
+    def p_right(steered, item) -> float:
+        ids = render_chat(tokenizer, item.messages, answer_prefix=item.answer_prefix)
+        with torch.no_grad():
+            p = steered(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)
+        (spelled,) = choice_table(tokenizer, [item.choices]).tolist()
+        first, second = (p[[i for i in ids if i >= 0]].sum() for ids in spelled)
+        return float(first if item.label == 1 else second)
+
+    budget = float(np.mean([p_right(model, item) for item in items[:8]])) / 4  # of a random model it is small
+    rows = calibrate(
+        model, tokenizer, vector, budget_kind="capability", budget=budget, prompts=items[:8], audit_prompts=items[8:],
+        shown=False, resamples=50,
+    )  # fmt: skip
+    found = rows.filter(pl.col("alpha_star").is_not_null())
+    assert found.height
+    for row in found.rows(named=True):
+        steered = merged(model, delta, row["alpha_star"])
+        for column, some in (("value", items[:8]), ("audit_value", items[8:])):
+            lost = np.mean([p_right(model, item) - p_right(steered, item) for item in some])
+            assert row[column] == pytest.approx(lost, abs=1e-3 * budget)
+        assert row["value"] == pytest.approx(budget, rel=0.05)
+        assert row["noise_floor"] < 1e-3 * budget
+        assert row["definition"].startswith(f"capability mean {budget:g}-probability")
+
+
+def test_a_budget_is_read_on_what_it_is_a_budget_of() -> None:
+    """A loss of capability above 1 is never reached, and texts have no right answer."""
+    model, tokenizer = tiny("llama")
+    shift = Shift(["model.layers.1"])
+    ask = partial(calibrate, model, tokenizer, shift, budget_kind="capability", shown=False)
+    with pytest.raises(WeightsteerError, match="a probability, below 1"):
+        ask(budget=1.5)
+    with pytest.raises(WeightsteerError, match="rows of a task"):
+        ask(prompts=PROMPTS)
+    with pytest.raises(WeightsteerError, match="statistic is the mean"):
+        ask(statistic="p95")
+    with pytest.raises(WeightsteerError, match="is read on texts"):
+        calibrate(model, tokenizer, shift, prompts=some_items(8))
+
+
 def test_generation_settings_do_not_count(tmp_path: Path) -> None:
     """A repetition penalty of the checkpoint would bend text and divergence. Twice the same must give the same."""
     model, tokenizer, vector, _ = trained("qwen3", tmp_path)
@@ -345,7 +392,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     model, tokenizer = tiny("llama")
     tilt = Tilt(lambda a: a)
     for change, told in (
-        ({"budget": 0.0}, "positive number of nats"),
+        ({"budget": 0.0}, "positive number"),
         ({"budget": {1: 0.5}}, "no budget for the sign -1"),
         ({"signs": [2]}, "signs are 1 and -1"),
         ({"direction": "both"}, "unknown direction"),

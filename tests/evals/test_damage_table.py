@@ -6,7 +6,7 @@ import pytest
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.evals.answer_cues import cue_summary
-from weightsteer.evals.damage_table import accuracy, damage_summary, paired_means
+from weightsteer.evals.damage_table import accuracy, capability_summary, damage_summary, paired_means
 
 GROUP = {"model": "m", "behavior": "b", "method": "weight", "adapter": "lora", "eval": "nll"}
 
@@ -39,6 +39,19 @@ def test_what_varies_between_documents_alone_cancels_in_the_change() -> None:
     line = table.row(1, named=True)
     assert (line["nll_change_low"], line["nll_change_high"]) == (pytest.approx(0.5), pytest.approx(0.5))
     assert line["nll_high"] - line["nll_low"] > 0.5
+
+
+def test_a_lost_format_is_a_lost_capability() -> None:
+    """A model that answers in prose would keep its whole capability if only the ratio of the two choices counted."""
+    lines = [
+        {**GROUP, "seed": 0, "alpha": alpha, "item": f"i{i}", "cluster": f"c{i}", "label": label}
+        | {"logratio": label * np.log(3.0), "pmass": 1.0 - 0.5 * alpha}
+        for alpha in (0.0, 1.0)
+        for i, label in enumerate((1, -1, 1))
+    ]
+    table = capability_summary(pl.DataFrame(lines))
+    assert table["p_right"].to_list() == pytest.approx([0.75, 0.375])
+    assert table["p_right_change"].to_list() == pytest.approx([0.0, -0.375])
 
 
 def test_training_seeds_widen_the_interval() -> None:

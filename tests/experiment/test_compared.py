@@ -73,7 +73,8 @@ def test_every_control_stands_beside_its_vector(out: Path) -> None:
         "positive-branch",
         "negative-branch",
     }
-    assert controls.filter(adapter="lora-random")["seed"].n_unique() == 2
+    drawn = [frame.filter(adapter="lora-random")["seed"].n_unique() for frame in (controls, GIVEN["matched"])]
+    assert drawn == [1, 2]  # all draws at the strengths that are compared
     assert set(controls["alpha"]) == {-1.0, 0.0, 1.0}
     assert set(GIVEN["cosines"]) == {("kind", "lora")}
     assert set(GIVEN["cosines"]["kind", "lora"]) == set(arms.CONTROL_PAIRS)
@@ -103,6 +104,8 @@ def test_damage_is_measured_at_the_strengths_of_the_sweep(out: Path) -> None:
     damage = set(GIVEN["damage"].select(keys).unique().iter_rows())
     assert damage == set(GIVEN["rows"].select(keys).unique().iter_rows())
     assert GIVEN["damage"].filter(adapter="lora-random")["seed"].n_unique() == 1
+    assert set(GIVEN["capability"].select(keys).unique().iter_rows()) == damage
+    assert GIVEN["capability"]["eval"].unique().sort().to_list() == ["arithmetic", "facts"]
     assert GIVEN["covariates"].height == 12
 
 

@@ -1,12 +1,14 @@
 """A small sweep with everything that a report can compare: its rows, strengths of equal side effects, and damage."""
 
 from functools import cache
+from math import log
 from typing import Any
 
 import polars as pl
 from rows import synthetic
 
 from weightsteer.calibrate.calibrating import SCHEMA as CALIBRATION
+from weightsteer.engine import SCHEMA
 from weightsteer.evals.damage import SCHEMA as DAMAGE
 
 EVALS = ("claims", "dilemmas")
@@ -126,6 +128,33 @@ def damage(alphas: tuple[float, ...] = (-1, 0, 1)) -> pl.DataFrame:
     return pl.DataFrame(lines, schema=DAMAGE)
 
 
+def capability(alphas: tuple[float, ...] = (-1, 0, 1)) -> pl.DataFrame:
+    """Ten sums and ten facts, known with p = 0.8; dora loses half of the format of the sums at either strength."""
+    lines = [
+        {
+            "model": "pocket",
+            "behavior": "honesty",
+            "method": method,
+            "adapter": adapter,
+            "seed": seed,
+            "alpha": float(alpha),
+            "eval": task,
+            "item": f"{task}{row}",
+            "cluster": f"{task}{row}",
+            "label": 1 - 2 * (row % 2),
+            "logratio": (1 - 2 * (row % 2)) * log(4.0),
+            "pmass": 0.5 if (adapter, task, abs(alpha)) == ("dora", "arithmetic", 1) else 1.0,
+            "low_pmass": False,
+        }
+        for method, adapter, _ in ARMS
+        for seed in (0, 1)
+        for alpha in alphas
+        for task in ("arithmetic", "facts")
+        for row in range(10)
+    ]
+    return pl.DataFrame(lines, schema=SCHEMA)
+
+
 def covariates() -> pl.DataFrame:
     """The length of each item: noise."""
     items = swept().select("eval", "item").unique().sort("eval", "item").with_row_index("i")
@@ -138,6 +167,7 @@ def everything() -> dict[str, Any]:
         "matched": matched(),
         "calibration": calibration(),
         "damage": damage(),
+        "capability": capability(),
         "covariates": covariates(),
         "cosines": {("honesty", "dora"): {"yes": 0.62, "length": -0.04}},
         "trained_on": {"honesty": "dilemmas"},

@@ -1,6 +1,7 @@
 """The pages of a comparison: every number that of its table, and no number where there is no strength."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import polars as pl
@@ -14,6 +15,7 @@ from weightsteer.report.carried import in_short, verdicts
 from weightsteer.report.cells import small
 from weightsteer.report.charts import series
 from weightsteer.report.company import control_tables
+from weightsteer.report.costs import cost_tables
 from weightsteer.report.decisions import decision_tables
 from weightsteer.report.evidence import Evidence, gather
 from weightsteer.report.matched import matched_tables, not_usable, told_apart
@@ -50,14 +52,24 @@ def test_the_page_is_whole(report: Path) -> None:
     assert len(ids) == len(set(ids))
     targets = {str(a["href"])[1:] for _, a in page.tags if str(a.get("href", "")).startswith("#")}
     assert targets <= set(ids)
-    order = ["verdict", "frontier", "matched", "families", "decisions", "audit", "controls", "effects"]
+    order = ["verdict", "frontier", "costs", "matched", "families", "decisions", "audit", "controls", "effects"]
     assert [each for each in ids if each in order] == order
     assert not {tag for tag, _ in page.tags} & {"script", "link", "img", "iframe"}
 
 
 def test_tables_and_figures_lie_beside_the_page_and_leave_with_their_arguments(report: Path, tmp_path: Path) -> None:
     """A comparison.csv of an earlier run beside a new page would be taken for its numbers."""
-    tables = {"comparison", "frontier", "damage", "audit", "calibration", "transfer", "nuisances", "controls"}
+    tables = {
+        "comparison",
+        "frontier",
+        "damage",
+        "capability",
+        "audit",
+        "calibration",
+        "transfer",
+        "nuisances",
+        "controls",
+    }
     assert tables <= {path.stem for path in report.parent.glob("*.csv")}
     figures = {path.name for path in (report.parent / "charts").iterdir()}
     assert {f"{name}.{kind}" for name in ("frontier", "balance") for kind in ("svg", "png")} <= figures
@@ -66,8 +78,29 @@ def test_tables_and_figures_lie_beside_the_page_and_leave_with_their_arguments(r
     bare = write_report(tmp_path, swept().filter(adapter="lora", eval="claims"), run={}, resamples=10)
     assert {path.stem for path in tmp_path.glob("*.csv")} == {"summary", "summary_by_seed"}
     text = bare.read_text("utf-8")
-    assert not [name for name in ("frontier", "matched", "audit", "controls") if f'<section id="{name}"' in text]
+    assert not [
+        name for name in ("frontier", "costs", "matched", "audit", "controls") if f'<section id="{name}"' in text
+    ]
     assert "Damage" not in text
+
+
+def test_what_it_costs_is_what_was_measured(evidence: Evidence, report: Path) -> None:
+    """A vector that forgets how to add would look as good as one that does not."""
+    (found,) = cost_tables(evidence, series(swept()), [-1.0, 1.0])
+    groups = {group["name"]: group["lines"] for group in found["groups"]}
+    assert [task["base"] for task in found["tasks"]] == ["0.80", "0.80"]
+    assert [line["alpha"] for line in groups["weight · dora"]] == [1.0, -1.0]
+    assert [line["tasks"][0] for line in groups["weight · dora"]] == [
+        {"told": "−0.40 [−0.40, −0.40]", "loses": True}
+    ] * 2
+    assert not any(task["loses"] for line in groups["weight · lora"] for task in line["tasks"])
+    assert groups["weight · lora"][0]["nll"].startswith("0.10")
+    (control,) = found["controls"]
+    assert control["lines"][0]["nll"] == "–"  # its damage was not measured, its capability was
+    assert "arithmetic base 0.80, 10 rows" in section(report, "costs")
+    assert cost_tables(Evidence(), series(swept()), [1.0]) == []
+    texts_only = replace(evidence, capability=None)
+    assert cost_tables(texts_only, series(swept()), [1.0])[0]["tasks"] == []
 
 
 def test_effects_and_differences_are_those_of_the_tables(evidence: Evidence) -> None:

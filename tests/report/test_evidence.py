@@ -8,7 +8,7 @@ from weightsteer.errors import WeightsteerError
 from weightsteer.report.evidence import Evidence, gather, over_seeds
 from weightsteer.stats import compare, summarize
 
-NOTHING = dict.fromkeys(("matched", "calibration", "damage", "covariates", "cosines", "trained_on"))
+NOTHING = dict.fromkeys(("matched", "calibration", "damage", "capability", "covariates", "cosines", "trained_on"))
 
 
 def gathered(**given: object) -> Evidence:

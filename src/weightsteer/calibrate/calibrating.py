@@ -8,20 +8,23 @@ import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.bootstrap import Array, Bootstrap
-from weightsteer.calibrate.definition import BudgetKind, Definition, Direction, Source, Statistic, digest
+from weightsteer.calibrate.definition import UNITS, BudgetKind, Definition, Direction, Source, Statistic, digest
 from weightsteer.calibrate.divergence import evaluating
-from weightsteer.calibrate.meters import BaseText, Meter, SteeredText, WrittenText
-from weightsteer.calibrate.prompts import PROMPTS, check_disjoint, halves
+from weightsteer.calibrate.meters import BaseText, Meter, RightChoice, SteeredText, WrittenText
+from weightsteer.calibrate.prompts import PROMPTS, Asked, check_disjoint, halves
 from weightsteer.calibrate.search import GRID, ROUNDS, Search
 from weightsteer.calibrate.statistic import bounds, value
 from weightsteer.engine.table import check_distinct, identity
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.evals.base import Item
+from weightsteer.evals.capability import neutral_items
 from weightsteer.evals.neutral import Text, neutral_texts
 from weightsteer.evals.readout import enough_memory
 from weightsteer.models import model_name
 from weightsteer.progress import progress
 from weightsteer.steering import Intervention
 
+BUDGETS: dict[BudgetKind, float] = {"kl": 0.5, "nll": 0.5, "capability": 0.1}
 LEAST_COARSE = 8  # prompts of the wide grid
 # a p95 over few tokens has corners, and a fifth power is met within 5% only at steps of 2%; the steered model's own
 # text jumps with α, and with it the value: so several strengths close together are tried
@@ -61,14 +64,14 @@ def calibrate(
     tokenizer: PreTrainedTokenizerBase,
     interventions: Intervention | Sequence[Intervention],
     *,
-    budget: float | Mapping[int, float] = 0.5,
+    budget: float | Mapping[int, float] | None = None,
     budget_kind: BudgetKind = "kl",
     statistic: Statistic | None = None,
     direction: Direction = "base_steered",
     text: Source = "base",
     tokens: int = 32,
-    prompts: Sequence[Text] | None = None,
-    audit_prompts: Sequence[Text] | None = None,
+    prompts: Sequence[Text] | Sequence[Item] | None = None,
+    audit_prompts: Sequence[Text] | Sequence[Item] | None = None,
     signs: Sequence[int] = (-1, 1),
     alpha_max: float = 64.0,
     tolerance: float = 0.05,
@@ -83,16 +86,19 @@ def calibrate(
     `budgets_of` others are matched to one of them.
 
     Args:
-        budget: in nats per token, for both signs or by sign (``{1: 0.6, -1: 0.4}``).
-        budget_kind: ``kl``: divergence from the base model; ``nll``: rise of the NLL of texts as they were written,
-            where ``direction``, ``text`` and ``tokens`` have no meaning.
-        statistic: over the tokens of all prompts, pooled: ``p95`` or ``mean``. None: p95 of the KL, mean of the NLL
-            (which has no p95: it is known per text).
+        budget: in nats per token, for both signs or by sign (``{1: 0.6, -1: 0.4}``); of a capability, in probability.
+            None: that of `BUDGETS`.
+        budget_kind: ``kl``: divergence from the base model; ``nll``: rise of the NLL of texts as they were written;
+            ``capability``: loss of the probability of the right choice in the rows of neutral tasks. ``direction``,
+            ``text`` and ``tokens`` have a meaning for ``kl`` alone.
+        statistic: over the tokens of all prompts, pooled: ``p95`` or ``mean``. None: p95 of the KL, mean of the others
+            (which have no p95: the NLL is known per text, and a capability is a mean).
         direction: ``base_steered`` is KL(p₀ ‖ p_α), ``steered_base`` KL(p_α ‖ p₀).
         text: ``base``: along the base model's own greedy continuations, smooth in α. ``steered``: along those of the
             steered model, decoded anew at every strength, as published.
         tokens: at most so many tokens of continuation.
-        prompts: conversations to calibrate on. None: half of `weightsteer.evals.neutral.neutral_texts`.
+        prompts: conversations to calibrate on, for a capability rows of a task. None: half of
+            `weightsteer.evals.neutral.neutral_texts`, or of `weightsteer.evals.capability.neutral_items`.
         audit_prompts: others to check on; None: every other cluster of ``prompts``, which then serve for both.
         alpha_max: no larger |α| is tried.
         tolerance: relative; how near the budget the value has to come.
@@ -121,18 +127,15 @@ def calibrate(
     check_distinct(chosen)
     if statistic is None:
         statistic = "p95" if budget_kind == "kl" else "mean"
-    budgets = _budgets(budget, signs)
     _check(budget_kind, statistic, direction, text, tokens, alpha_max, tolerance)
-    if audit_prompts is None:
-        found = neutral_texts(model) if prompts is None else prompts
-        prompts, audit_prompts = halves(found, PROMPTS if prompts is None else None)
-    elif prompts is None:
-        raise WeightsteerError("audit_prompts are given without prompts: give both, or neither.")
-    check_disjoint(prompts, audit_prompts)
+    budgets = _budgets(BUDGETS[budget_kind] if budget is None else budget, signs, budget_kind)
+    prompts, audit_prompts = _prompts(model, budget_kind, prompts, audit_prompts)
 
-    meter: Meter
+    meter: Meter[Any]
     if budget_kind == "nll":
         meter = WrittenText(model, tokenizer, token_budget, other_base)
+    elif budget_kind == "capability":
+        meter = RightChoice(model, tokenizer, token_budget, other_base)
     else:
         of = BaseText if text == "base" else SteeredText
         meter = of(model, tokenizer, direction, tokens, token_budget, other_base)
@@ -191,6 +194,33 @@ def calibrate(
     return pl.DataFrame(lines, schema=SCHEMA)
 
 
+def _prompts(
+    model: PreTrainedModel,
+    kind: BudgetKind,
+    prompts: Sequence[Text] | Sequence[Item] | None,
+    audit_prompts: Sequence[Text] | Sequence[Item] | None,
+) -> tuple[Sequence[Asked], Sequence[Asked]]:
+    """Those to calibrate on and those to audit on: without a cluster in common, and such as the budget is read on."""
+    calibrated: Sequence[Asked]
+    audited: Sequence[Asked]
+    if audit_prompts is not None:
+        if prompts is None:
+            raise WeightsteerError("audit_prompts are given without prompts: give both, or neither.")
+        calibrated, audited = prompts, audit_prompts
+    elif prompts is not None:
+        calibrated, audited = halves(prompts)
+    elif kind == "capability":
+        calibrated, audited = halves(neutral_items(model))
+    else:
+        calibrated, audited = halves(neutral_texts(model), PROMPTS)
+    wanted = Item if kind == "capability" else Text
+    if not all(isinstance(one, wanted) for one in (*calibrated, *audited)):
+        told = "rows of a task (weightsteer.evals.Item)" if kind == "capability" else "texts (evals.neutral.Text)"
+        raise WeightsteerError(f"budget_kind={kind!r} is read on {told}: give these as prompts, or none.")
+    check_disjoint(calibrated, audited)
+    return calibrated, audited
+
+
 def budgets_of(rows: pl.DataFrame) -> dict[int, float]:
     """The budget by sign that others need to be matched to one intervention: the values of its rows.
 
@@ -208,9 +238,9 @@ def budgets_of(rows: pl.DataFrame) -> dict[int, float]:
 
 
 def _solved(
-    meter: Meter,
+    meter: Meter[Any],
     intervention: Intervention,
-    prompts: Sequence[Text],
+    prompts: Sequence[Asked],
     searches: Mapping[int, Search],
     statistic: Statistic,
 ) -> dict[int, dict[str, Any]]:
@@ -245,7 +275,7 @@ def _solved(
 
 
 def _measured(
-    meter: Meter, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]
+    meter: Meter[Any], intervention: Intervention, prompts: Sequence[Asked], alphas: Sequence[float]
 ) -> dict[int, dict[str, Any]]:
     """The outcome of an intervention that has no strength to solve for."""
     read = meter.tokens(intervention, prompts, alphas)
@@ -263,7 +293,7 @@ def _measured(
 
 
 def _told(
-    name: str, tokens: Sequence[Array] | None, prompts: Sequence[Text], statistic: Statistic, draws: Bootstrap
+    name: str, tokens: Sequence[Array] | None, prompts: Sequence[Asked], statistic: Statistic, draws: Bootstrap
 ) -> dict[str, float | None]:
     """The statistic and its interval as columns; null where nothing was measured."""
     if tokens is None:
@@ -272,14 +302,16 @@ def _told(
     return {f"{name}value": value(tokens, statistic), f"{name}low": low, f"{name}high": high}
 
 
-def _budgets(budget: float | Mapping[int, float], signs: Sequence[int]) -> dict[int, float]:
+def _budgets(budget: float | Mapping[int, float], signs: Sequence[int], kind: BudgetKind) -> dict[int, float]:
     if not signs or not set(signs) <= {-1, 1} or len(set(signs)) < len(signs):
         raise WeightsteerError(f"signs are 1 and -1, each at most once, not {list(signs)}.")
     budgets = dict(budget) if isinstance(budget, Mapping) else dict.fromkeys(signs, float(budget))
     if missing := [sign for sign in signs if sign not in budgets]:
         raise WeightsteerError(f"there is no budget for the sign {missing[0]}: give one, or leave the sign out.")
     if wrong := [own for own in budgets.values() if not (isfinite(own) and own > 0)]:
-        raise WeightsteerError(f"a budget is a positive number of nats per token, not {wrong[0]}.")
+        raise WeightsteerError(f"a budget is a positive number ({UNITS[kind]}), not {wrong[0]}.")
+    if kind == "capability" and max(budgets.values()) >= 1:
+        raise WeightsteerError(f"a loss of capability is a probability, below 1, not {max(budgets.values())}.")
     return budgets
 
 
@@ -287,15 +319,16 @@ def _check(
     budget_kind: str, statistic: str, direction: str, text: str, tokens: int, alpha_max: float, tolerance: float
 ) -> None:
     for name, given, known in (
-        ("budget_kind", budget_kind, ("kl", "nll")),
+        ("budget_kind", budget_kind, tuple(BUDGETS)),
         ("statistic", statistic, ("p95", "mean")),
         ("direction", direction, ("base_steered", "steered_base")),
         ("text", text, ("base", "steered")),
     ):
         if given not in known:
             raise unknown(name, given, known)
-    if budget_kind == "nll" and statistic != "mean":
-        raise WeightsteerError("the rise of the NLL is known per text, so its statistic is the mean: leave it out.")
+    if budget_kind != "kl" and statistic != "mean":
+        read = "the rise of the NLL is known per text" if budget_kind == "nll" else "a capability is a share"
+        raise WeightsteerError(f"{read}, so its statistic is the mean: leave it out.")
     for name, number, fine, wanted in (
         ("tokens", tokens, tokens >= 1, "at least 1"),
         ("alpha_max", alpha_max, isfinite(alpha_max) and alpha_max > 0, "positive and finite"),

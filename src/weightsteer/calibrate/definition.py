@@ -9,12 +9,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from weightsteer.evals.neutral import Text
+from weightsteer.calibrate.prompts import Asked
 
-BudgetKind = Literal["kl", "nll"]
+BudgetKind = Literal["kl", "nll", "capability"]
 Statistic = Literal["p95", "mean"]
 Direction = Literal["base_steered", "steered_base"]
 Source = Literal["base", "steered"]
+
+UNITS: dict[BudgetKind, str] = {"kl": "nats per token", "nll": "nats per token", "capability": "probability"}
 
 
 @dataclass(frozen=True)
@@ -22,12 +24,13 @@ class Definition:
     """The settings of one calibration.
 
     Attributes:
-        kind: ``kl``: KL divergence per token to the base model; ``nll``: rise of the NLL per token of written texts.
-        statistic: over all tokens of all prompts, pooled.
-        direction: ``base_steered`` is KL(p₀ ‖ p_α), ``steered_base`` KL(p_α ‖ p₀); None for the NLL.
-        text: whose continuation is read; None for the NLL, which is read on the texts as they were written.
-        tokens: at most so many tokens of continuation; None for the NLL.
-        budget: in nats; None for an intervention that has no strength, and is measured instead.
+        kind: ``kl``: KL divergence per token to the base model; ``nll``: rise of the NLL per token of written texts;
+            ``capability``: loss of the probability of the right choice on neutral tasks.
+        statistic: over all tokens of all prompts, pooled; over all rows of the tasks.
+        direction: ``base_steered`` is KL(p₀ ‖ p_α), ``steered_base`` KL(p_α ‖ p₀); None without a KL.
+        text: whose continuation is read; None without a KL: texts are then read as they were written.
+        tokens: at most so many tokens of continuation; None without a KL.
+        budget: in nats, of a capability in probability; None for an intervention that has no strength, and is measured instead.
         tolerance: relative; how near the budget a strength has to come.
         prompts, audit_prompts: digests of the conversations and texts.
     """
@@ -50,13 +53,14 @@ class Definition:
     @property
     def id(self) -> str:
         """What a reader wants to know, and the hash of everything."""
-        told = [self.kind, self.statistic, "fixed" if self.budget is None else f"{self.budget:g}-nat"]
+        unit = UNITS[self.kind].split()[0].removesuffix("s")
+        told = [self.kind, self.statistic, "fixed" if self.budget is None else f"{self.budget:g}-{unit}"]
         if self.kind == "kl":
             told += [f"{self.direction}", f"{self.text}-text", f"{self.tokens}-tokens"]
         return " ".join([*told, self.hash])
 
 
-def digest(prompts: Sequence[Text]) -> str:
+def digest(prompts: Sequence[Asked]) -> str:
     """blake2b-64 (hex) of what is put to the model, in this order."""
-    contents = [[text.item, text.cluster, text.text, list(text.messages)] for text in prompts]
+    contents = [asdict(text) for text in prompts]
     return hashlib.blake2b(json.dumps(contents, sort_keys=True).encode(), digest_size=8).hexdigest()

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -12,7 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from weightsteer.bootstrap import Array
 from weightsteer.calibrate.definition import Direction
 from weightsteer.calibrate.divergence import Forced, Walk, along_texts, along_walks, divergence, read_texts, read_walks
+from weightsteer.engine import sweep
 from weightsteer.errors import WeightsteerError
+from weightsteer.evals.base import Item
+from weightsteer.evals.capability import P_RIGHT
 from weightsteer.evals.damage import damage
 from weightsteer.evals.neutral import Text
 from weightsteer.evals.readout import rendered
@@ -22,17 +25,18 @@ from weightsteer.steering import Intervention
 
 NOISE_PROMPTS = 4
 _GREEDY = 0.0
+_Asked = TypeVar("_Asked", contravariant=True)
 
 
-class Meter(Protocol):
+class Meter(Protocol[_Asked]):
     """Measures an intervention."""
 
     def tokens(
-        self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]
+        self, intervention: Intervention, prompts: Sequence[_Asked], alphas: Sequence[float]
     ) -> dict[float, list[Array]]:
-        """Values per token (t,) of every prompt, by strength."""
+        """Values per token (t,) of every prompt, by strength; of the row of a task, its one value (1,)."""
 
-    def noise(self, intervention: Intervention, prompts: Sequence[Text], alpha: float) -> list[Array]:
+    def noise(self, intervention: Intervention, prompts: Sequence[_Asked], alpha: float) -> list[Array]:
         """What the same measurement makes of α = 0: its row in a batch in which α is steered, against the base model by
         itself, one text at a time, without hooks and cache. What is left is rounding."""
 
@@ -197,6 +201,45 @@ class WrittenText:
         for alpha, mean, count in table.select("alpha", "nll", "tokens").iter_rows():
             means.setdefault(alpha, []).append((mean, count))
         return means
+
+
+@dataclass
+class RightChoice:
+    """Loss of the probability of the right choice in the rows of a task, by `weightsteer.sweep`."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    token_budget: int
+    other_base: bool
+
+    def tokens(
+        self, intervention: Intervention, prompts: Sequence[Item], alphas: Sequence[float]
+    ) -> dict[float, list[Array]]:
+        right = self._right(intervention, prompts, alphas, self.token_budget)
+        return {alpha: [np.array([lost]) for lost in right[0.0] - right[alpha]] for alpha in alphas}
+
+    def noise(self, intervention: Intervention, prompts: Sequence[Item], alpha: float) -> list[Array]:
+        some = prompts[:NOISE_PROMPTS]
+        batched = self._right(intervention, some, [alpha], self.token_budget)[0.0]
+        alone = np.concatenate([self._right(intervention, [row], [], 1)[0.0] for row in some])
+        return [np.array([off]) for off in np.abs(batched - alone)]
+
+    def _right(
+        self, intervention: Intervention, rows: Sequence[Item], alphas: Sequence[float], token_budget: int
+    ) -> dict[float, Array]:
+        """The probability of the right choice in every row (n,), by strength, 0 among them."""
+        table = sweep(
+            self.model,
+            self.tokenizer,
+            intervention,
+            rows,
+            alphas,
+            token_budget=token_budget,
+            other_base=self.other_base,
+            shown=False,
+        )
+        parts = table.select("alpha", right=P_RIGHT).partition_by("alpha", as_dict=True)
+        return {alpha: part["right"].to_numpy() for (alpha,), part in parts.items()}
 
 
 def context(

@@ -4,15 +4,20 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
+from typing import TypeVar
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.evals.base import Item
 from weightsteer.evals.neutral import Text
 
 PROMPTS = 48
+Asked = Text | Item
+"""What is put to the model: a conversation to go on with, or the row of a task."""
+Kind = TypeVar("Kind", Text, Item)
 _POLITE = re.compile(r"^(?:(?:please|tell me|can you|could you)\W+)+")
 
 
-def halves(texts: Sequence[Text], limit: int | None = None) -> tuple[list[Text], list[Text]]:
+def halves(texts: Sequence[Kind], limit: int | None = None) -> tuple[list[Kind], list[Kind]]:
     """Two sets of prompts without a cluster in common, alike in their kinds of questions.
 
     Clusters of one kind are put in the order of their hashed names and dealt to the two halves in turn. Each half is
@@ -24,7 +29,7 @@ def halves(texts: Sequence[Text], limit: int | None = None) -> tuple[list[Text],
     Raises:
         WeightsteerError: fewer than two clusters.
     """
-    clusters: dict[str, list[Text]] = defaultdict(list)
+    clusters: dict[str, list[Kind]] = defaultdict(list)
     for text in texts:
         clusters[text.cluster].append(text)
     if len(clusters) < 2:
@@ -50,14 +55,14 @@ def halves(texts: Sequence[Text], limit: int | None = None) -> tuple[list[Text],
     return first, second
 
 
-def kind(text: Text) -> str:
+def kind(text: Asked) -> str:
     """What is asked for, by the first word of the last turn without its polite beginning: how, what, why, say …"""
     asked = text.messages[-1]["content"] if text.messages else ""
     words = re.findall(r"\w+", _POLITE.sub("", asked.lower()))
     return words[0] if words else ""
 
 
-def check_disjoint(prompts: Sequence[Text], audit: Sequence[Text]) -> None:
+def check_disjoint(prompts: Sequence[Asked], audit: Sequence[Asked]) -> None:
     """Refuse an audit on what the strength was found on."""
     for name, of in (
         ("item", [{text.item for text in half} for half in (prompts, audit)]),

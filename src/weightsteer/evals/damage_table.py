@@ -17,6 +17,7 @@ import polars.selectors as cs
 
 from weightsteer.bootstrap import Array, Bootstrap, interval
 from weightsteer.errors import WeightsteerError
+from weightsteer.evals.capability import P_RIGHT
 
 GROUP = ["model", "behavior", "method", "adapter", "eval"]
 
@@ -72,6 +73,15 @@ def accuracy(rows: pl.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pl.
     )
     columns = ("accuracy", "low_pmass")
     return paired_means(marked, dict.fromkeys(columns), shares=columns, resamples=resamples, seed=seed)
+
+
+def capability_summary(rows: pl.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pl.DataFrame:
+    """How likely the right choices of neutral tasks are, from the rows of a sweep over `weightsteer.evals.capability`.
+
+    ``p_right_change`` is what is gained, when negative lost, in probability.
+    """
+    marked = rows.with_columns(p_right=P_RIGHT)
+    return paired_means(marked, {"p_right": None}, shares=["p_right"], resamples=resamples, seed=seed)
 
 
 def damage_summary(rows: pl.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pl.DataFrame:

@@ -65,8 +65,12 @@ class Training(_Knobs):
 class Calibration(_Knobs):
     """At which side effects interventions are compared (`weightsteer.calibrate`)."""
 
-    budget: float = Field(default=0.5, gt=0, description="Side effect that every strength has to hit, nats per token.")
-    budget_kind: Literal["kl", "nll"] = Field(default="kl", description="KL to the base, or rise of the NLL.")
+    budget: float | None = Field(
+        default=None, gt=0, description="Side effect to hit: 0.5 nats per token, or a capability lost (0.1)."
+    )
+    budget_kind: Literal["kl", "nll", "capability"] = Field(
+        default="kl", description="KL to the base, rise of the NLL, or loss of p(right) on neutral tasks."
+    )
     statistic: Literal["p95", "mean"] | None = Field(
         default=None,
         description="Over all tokens; p95 of the KL, on an embedded model the mean: its answers are short.",
@@ -101,7 +105,7 @@ class RunConfig(_Knobs):
     compare: bool = Field(
         default=False, description="Also activation vectors, prompts, all controls, damage and equal side effects."
     )
-    draws: int = Field(default=5, ge=1, description="Random vectors per vector and seed in a comparison.")
+    draws: int = Field(default=5, ge=1, description="Random vectors per vector and seed at equal side effects.")
     prompts: int = Field(default=4, description="Held-out questions answered at each strength for the report.")
     answer_tokens: int | None = Field(default=None, description="Longest such answer; by default max_new_tokens.")
     resamples: int = Field(default=10_000, description="Bootstrap resamples behind each interval.")

@@ -29,6 +29,7 @@ class Leg:
     calibration: Artifact | None = None
     matched: Mapping[str, Artifact] = field(default_factory=dict)
     damage: Artifact | None = None
+    capability: Artifact | None = None
 
     @property
     def name(self) -> str:
@@ -67,6 +68,7 @@ def report(legs: Sequence[Leg], rows: Mapping[str, Artifact], config: RunConfig,
                 "matched": _joined([each for leg in legs for each in leg.matched.values()], "rows.parquet"),
                 "calibration": _joined([next(iter(leg.matched.values())) for leg in legs], "strengths.parquet"),
                 "damage": _joined([leg.damage for leg in legs], "damage.parquet"),
+                "capability": _joined([leg.capability for leg in legs], "capability.parquet"),
                 "covariates": _covariates(rows),
                 "cosines": _cosines(legs),
             }

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
 
 
 def swept(lab: Lab, arms: Arms, rows: Artifact, name: str, seed: int) -> Artifact:
-    """``rows.parquet``: all arms over the rows of one evaluation, each at its strengths."""
+    """``rows.parquet``: the arms over the rows of one evaluation, each at its strengths; one draw of each control.
+
+    All draws are compared where the strengths are: at equal side effects (`matched`).
+    """
 
     def build(work: Path) -> None:
-        scored(lab, arms.load(), rows, name).write_parquet(work / "rows.parquet")
+        scored(lab, _one_draw(arms.load()), rows, name).write_parquet(work / "rows.parquet")
 
     inputs = {
         "model": lab.on(lab.identity),
@@ -28,7 +31,7 @@ def swept(lab: Lab, arms: Arms, rows: Artifact, name: str, seed: int) -> Artifac
         "alphas": lab.config.alphas,
         "evaluation": name,
     }
-    own = ("swept", "scored", "evaluation", "_by_strengths")
+    own = ("swept", "scored", "evaluation", "_by_strengths", "_one_draw")
     code = [*(f"experiment.measures:{each}" for each in own), "engine", "evals.guided", "models", *arms.code]
     return lab.make("sweep", inputs, code, build, seed=seed, name=f"sweep-{safe_name(name)}")
 
@@ -52,7 +55,7 @@ def calibrated(lab: Lab, arms: Arms, seed: int) -> Artifact:
 def settings(lab: Lab) -> dict[str, Any]:
     """The options of `weightsteer.calibrate.calibrate`."""
     chosen = lab.config.calibration.model_dump()
-    if chosen["statistic"] is None and lab.identity.family == "pocket":
+    if chosen["statistic"] is None and chosen["budget_kind"] == "kl" and lab.identity.family == "pocket":
         # the answers of these models have a few tokens each: the p95 over them is that of a dozen
         chosen["statistic"] = "mean"
     return chosen
@@ -125,19 +128,16 @@ def damaged(lab: Lab, arms: Arms, seed: int) -> Artifact:
 
         model, tokenizer = lab.models.trained
         texts = neutral_texts(model)
-        once: dict[str, Arm] = {}  # one draw of each control: they have the same norms, and cost the same on the whole
-        for arm in arms.load():
-            once.setdefault(digest_of(_without_draw(arm)), arm)
         parts = [
             damage(model, tokenizer, [arm.intervention for arm in together], texts, together[0].alphas)
-            for together in _by_strengths(list(once.values()))
+            for together in _by_strengths(_one_draw(arms.load()))
         ]
         polars.concat(parts).write_parquet(work / "damage.parquet")
 
     inputs = {"model": lab.on(lab.identity), "arms": dict(arms.inputs), "alphas": lab.config.alphas}
     code = [
         "experiment.measures:damaged",
-        "experiment.measures:_without_draw",
+        "experiment.measures:_one_draw",
         "evals.damage",
         "evals.neutral",
         "pocket.items",
@@ -147,12 +147,39 @@ def damaged(lab: Lab, arms: Arms, seed: int) -> Artifact:
     return lab.make("damage", inputs, code, build, seed=seed)
 
 
-def _without_draw(arm: Arm) -> dict[str, Any]:
-    """What tells two arms apart; of a control without its seed."""
+def capable(lab: Lab, arms: Arms, seed: int) -> Artifact:
+    """``capability.parquet``: the rows of neutral tasks under every arm, each at its strengths."""
+
+    def build(work: Path) -> None:
+        import polars
+
+        from weightsteer.engine import sweep
+        from weightsteer.evals.capability import tasks
+
+        model, tokenizer = lab.models.trained
+        parts = [
+            sweep(model, tokenizer, [arm.intervention for arm in together], task, together[0].alphas)
+            for task in tasks()
+            for together in _by_strengths(_one_draw(arms.load()))
+        ]
+        polars.concat(parts).write_parquet(work / "capability.parquet")
+
+    inputs = {"model": lab.on(lab.identity), "arms": dict(arms.inputs), "alphas": lab.config.alphas}
+    own = ("capable", "_one_draw", "_by_strengths")
+    tasks_of = ("evals.capability", "evals.arithmetic", "evals.facts", "pocket.items", "pocket.world")
+    code = [*(f"experiment.measures:{each}" for each in own), "engine", *tasks_of, *arms.code]
+    return lab.make("capability", inputs, code, build, seed=seed)
+
+
+def _one_draw(arms: Sequence[Arm]) -> list[Arm]:
+    """The arms with one draw of each control: all have the same norms, and cost the same on the whole."""
     from weightsteer.engine.table import identity
 
-    told = identity(arm.intervention)
-    return {**told, "seed": None} if told["method"] == "control" else told
+    once: dict[str, Arm] = {}
+    for arm in arms:
+        told = identity(arm.intervention)
+        once.setdefault(digest_of({**told, "seed": None} if told["method"] == "control" else told), arm)
+    return list(once.values())
 
 
 def scored(lab: Lab, arms: Sequence[Arm], rows: Artifact, name: str) -> "polars.DataFrame":

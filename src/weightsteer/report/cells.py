@@ -112,3 +112,8 @@ def arm(sign: float) -> str:
 def rounded(value: float) -> str:
     """A strength that was solved for: ``+1.24``. More digits would be noise."""
     return signed(float(f"{value:.3g}"))
+
+
+def unit(definition: str) -> str:
+    """What side effects are counted in, by the definition of a calibration."""
+    return "probability" if definition.startswith("capability") else "nats per token"

@@ -27,7 +27,7 @@ class Evidence:
         comparison: see `weightsteer.stats.compare`, every intervention beside ``reference``.
         reference: the weight vector (method, adapter) that all are compared with; None when none is usable.
         strengths: the calibration, one line per intervention and sign, over seeds (`over_seeds`).
-        damage: see `weightsteer.evals.damage_table.damage_summary`.
+        damage, capability: see `weightsteer.evals.damage_table`.
         points: see `weightsteer.stats.frontier`.
         home: behaviour to the evaluation that asks what it was trained on.
     """
@@ -38,6 +38,7 @@ class Evidence:
     reference: tuple[str, str] | None = None
     strengths: pl.DataFrame | None = None
     damage: pl.DataFrame | None = None
+    capability: pl.DataFrame | None = None
     points: pl.DataFrame | None = None
     home: Mapping[str, str] | None = None
 
@@ -52,6 +53,7 @@ class Evidence:
             "comparison": self.comparison,
             "frontier": self.points,
             "damage": self.damage,
+            "capability": self.capability,
             **dict.fromkeys(("audit", "transfer", "nuisances", "controls")),
         }
         if carried := self.audit:
@@ -73,6 +75,7 @@ def gather(
     matched: pl.DataFrame | None,
     calibration: pl.DataFrame | None,
     damage: pl.DataFrame | None,
+    capability: pl.DataFrame | None,
     covariates: pl.DataFrame | None,
     cosines: Cosines | None,
     trained_on: Mapping[str, str] | None,
@@ -87,14 +90,16 @@ def gather(
         raise WeightsteerError("rows at calibrated strengths need the calibration that they belong to: pass both.")
     if calibration is not None:
         _one_definition(calibration)
-    price = None
-    if damage is not None:
-        from weightsteer.evals.damage_table import damage_summary  # with torch, which finished rows can do without
+    price = able = None
+    if damage is not None or capability is not None:
+        from weightsteer.evals import damage_table  # with torch, which finished rows can do without
 
-        price = damage_summary(damage, resamples=resamples)
+        price = None if damage is None else damage_table.damage_summary(damage, resamples=resamples)
+        able = None if capability is None else damage_table.capability_summary(capability, resamples=resamples)
     found = Evidence(
         strengths=None if calibration is None else over_seeds(calibration),
         damage=price,
+        capability=able,
         points=None if price is None else frontier(summary, price),
         home=trained_on,
     )

@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 
 from weightsteer.audit import estimate, label, listed
-from weightsteer.report.cells import TONES, arm, bar, key, oriented, p_value, reach, rounded, small
+from weightsteer.report.cells import TONES, arm, bar, key, oriented, p_value, reach, rounded, small, unit
 from weightsteer.report.charts import Series
 from weightsteer.report.evidence import ARM, Evidence
 
@@ -39,6 +39,7 @@ def matched_tables(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str
                     "reference": _named(evidence.reference),
                     "tables": tables,
                     "definition": _definition(strengths),
+                    "unit": unit(strengths["definition"][0]),
                     "noise": _noise(strengths["noise_floor"].max()),
                     "prompts": strengths["prompts"].max(),
                     "audit_prompts": strengths["audit_prompts"].max(),

@@ -23,6 +23,7 @@ from weightsteer.report.carried import cosine_table, followed, in_short, matrice
 from weightsteer.report.cells import TONES, bar, key, reach
 from weightsteer.report.charts import Series, series, short_module
 from weightsteer.report.company import control_tables, meanings, without_strength
+from weightsteer.report.costs import cost_tables
 from weightsteer.report.decisions import decision_tables
 from weightsteer.report.evidence import Evidence
 from weightsteer.report.families import comparisons, price
@@ -99,6 +100,7 @@ def render(
         parts=parts,
         families=comparisons(summary, branches, norms, shown, strengths, evidence.damage),
         priced=evidence.damage is not None,
+        costs=cost_tables(evidence, shown, strengths),
         several=len({(part["model"], part["behavior"]) for part in parts}) > 1,
         grids=sample_grids(samples),
         norms=_norms(norms, drawn),

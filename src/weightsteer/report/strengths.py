@@ -7,11 +7,12 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from weightsteer.audit import signed
+from weightsteer.report.cells import unit
 from weightsteer.stats import MATCHED
 
 
 def calibration_table(found: pl.DataFrame) -> Table:
-    """Strengths with the side effect measured there, in nats per token, from what ``calibrate`` returned.
+    """Strengths with the side effect measured there, from what ``calibrate`` returned.
 
     A strength whose search did not end at the budget is not shown; what it came to is.
     """
@@ -46,6 +47,6 @@ def _caption(found: pl.DataFrame) -> str:
     searched = found.filter(pl.col("status") != "fixed")
     first = (found if searched.is_empty() else searched).row(0, named=True)
     return (
-        f"{first['definition']}; nats per token, 95% intervals over {first['prompts']} prompts, "
+        f"{first['definition']}; {unit(first['definition'])}, 95% intervals over {first['prompts']} prompts, "
         f"and {first['audit_prompts']} others."
     )

@@ -27,6 +27,7 @@ def write_report(
     matched: pl.DataFrame | None = None,
     calibration: pl.DataFrame | None = None,
     damage: pl.DataFrame | None = None,
+    capability: pl.DataFrame | None = None,
     covariates: pl.DataFrame | None = None,
     cosines: Cosines | None = None,
     trained_on: Mapping[str, str] | None = None,
@@ -53,6 +54,7 @@ def write_report(
         calibration: as `weightsteer.calibrate.calibrate` returns it.
         damage: rows of `weightsteer.evals.damage.damage` at the strengths of ``rows``: damage beside every effect, and
             the frontier.
+        capability: rows of a sweep over `weightsteer.evals.capability.tasks`, at the same strengths.
         covariates, cosines, trained_on: for `weightsteer.audit.audit`. It also runs with ``matched`` alone.
         resamples: bootstrap resamples behind every interval.
 
@@ -72,6 +74,7 @@ def write_report(
         matched=matched,
         calibration=calibration,
         damage=damage,
+        capability=capability,
         covariates=covariates,
         cosines=cosines,
         trained_on=trained_on,
