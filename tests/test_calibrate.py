@@ -258,7 +258,7 @@ def test_equal_damage_in_nll(tmp_path: Path) -> None:
 
 
 def test_equal_loss_of_capability(tmp_path: Path) -> None:
-    """p(right) by plain softmax over merged weights, the format included: a model that says neither word can nothing."""
+    """p(right) by plain softmax over merged weights: what is lost with the format is lost too."""
     model, tokenizer, vector, delta = trained("llama", tmp_path)
     items = some_items(12)
 
@@ -270,7 +270,8 @@ def test_equal_loss_of_capability(tmp_path: Path) -> None:
         first, second = (p[[i for i in ids if i >= 0]].sum() for ids in spelled)
         return float(first if item.label == 1 else second)
 
-    budget = float(np.mean([p_right(model, item) for item in items[:8]])) / 4  # of a random model it is small
+    # a random model knows nothing, so that there is little to lose
+    budget = float(np.mean([p_right(model, item) for item in items[:8]])) / 25
     rows = calibrate(
         model, tokenizer, vector, budget_kind="capability", budget=budget, prompts=items[:8], audit_prompts=items[8:],
         shown=False, resamples=50,

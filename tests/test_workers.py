@@ -15,7 +15,6 @@ from pydantic import BaseModel
 from weightsteer.errors import WeightsteerError
 from weightsteer.workers import work
 
-
 MARK = "test_workers:leave_a_mark"
 
 
@@ -65,8 +64,8 @@ def test_a_worker_that_fails_leaves_its_share_and_no_other(tmp_path: Path) -> No
 def test_workers_end_with_whoever_started_them(tmp_path: Path) -> None:
     """A killed run would otherwise go on in the background, and keep the machine busy for an hour."""
     code = (
-        "from pathlib import Path; from test_workers import Knobs; from weightsteer.workers import work; "
-        f"work('test_workers:leave_a_mark', Knobs(seconds=0.5), Path({str(tmp_path)!r}), [(i, 0) for i in range(99)], 2)"
+        "from pathlib import Path; from test_workers import MARK, Knobs; from weightsteer.workers import work; "
+        f"work(MARK, Knobs(seconds=0.5), Path({str(tmp_path)!r}), [(i, 0) for i in range(99)], 2)"
     )
     parent = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     deadline = time.monotonic() + 60

@@ -21,7 +21,7 @@ TAILS = (0.025, 0.975)
 Z = NormalDist().inv_cdf(TAILS[1])
 POWER = NormalDist().inv_cdf(0.8)
 CELLS = 4_000_000  # counts held at once: 32 MB
-KEPT = 4  # numbers of clusters whose counts are kept for later: a run has a few evaluations, asked about thousands of times
+KEPT = 4  # kinds of draws that are kept for later: a report asks thousands of times for those of a few evaluations
 
 
 class Bootstrap:

@@ -30,7 +30,8 @@ class Definition:
         direction: ``base_steered`` is KL(p₀ ‖ p_α), ``steered_base`` KL(p_α ‖ p₀); None without a KL.
         text: whose continuation is read; None without a KL: texts are then read as they were written.
         tokens: at most so many tokens of continuation; None without a KL.
-        budget: in nats, of a capability in probability; None for an intervention that has no strength, and is measured instead.
+        budget: in nats, of a capability in probability; None for an intervention that has no strength, and is measured
+            instead.
         tolerance: relative; how near the budget a strength has to come.
         prompts, audit_prompts: digests of the conversations and texts.
     """

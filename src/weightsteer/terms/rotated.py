@@ -14,7 +14,6 @@ from weightsteer.terms.dense import Dense
 from weightsteer.terms.places import Places
 from weightsteer.terms.term import InputModifier, Modifier, Term, agreed_base, rescaled, stored
 
-
 SMALL = 2**18
 """Entries of a matrix so small that one product with it takes less time than several with its blocks: such a delta is
 applied in full. A module of a language model of any use is larger."""
