@@ -27,7 +27,7 @@ from weightsteer.calibrate.prompts import halves, kind
 from weightsteer.calibrate.search import GRID, Search
 from weightsteer.calibrate.statistic import bounds, value
 from weightsteer.errors import WeightsteerError
-from weightsteer.evals import user_turn
+from weightsteer.evals import Item, user_turn
 from weightsteer.evals.damage import damage
 from weightsteer.evals.neutral import Text, neutral_texts
 from weightsteer.models import render_chat
@@ -257,35 +257,38 @@ def test_equal_damage_in_nll(tmp_path: Path) -> None:
         calibrate(model, tokenizer, vector, budget_kind="nll", statistic="p95", **FEW)
 
 
-def test_equal_loss_of_capability(tmp_path: Path) -> None:
-    """p(right) by plain softmax over merged weights: what is lost with the format is lost too."""
-    model, tokenizer, vector, delta = trained("llama", tmp_path)
+def test_equal_loss_of_capability() -> None:
+    """p(right) by plain softmax: what is lost with the format, to a token that is neither choice, is lost too."""
+    model, tokenizer = tiny("llama")
     items = some_items(12)
 
-    def p_right(steered, item) -> float:
+    def p_right(item: Item, rise: float) -> float:
         ids = render_chat(tokenizer, item.messages, answer_prefix=item.answer_prefix)
-        with torch.no_grad():
-            p = steered(input_ids=torch.tensor([ids])).logits[0, -1].softmax(-1)
+        logits = model(input_ids=torch.tensor([ids])).logits[0, -1]
+        p = (logits + rise * F.one_hot(torch.tensor(Tilt.token), len(logits))).softmax(-1)
         (spelled,) = choice_table(tokenizer, [item.choices]).tolist()
         first, second = (p[[i for i in ids if i >= 0]].sum() for ids in spelled)
         return float(first if item.label == 1 else second)
 
-    # a random model knows nothing, so that there is little to lose
-    budget = float(np.mean([p_right(model, item) for item in items[:8]])) / 25
-    rows = calibrate(
-        model, tokenizer, vector, budget_kind="capability", budget=budget, prompts=items[:8], audit_prompts=items[8:],
-        shown=False, resamples=50,
+    def lost(some: Sequence[Item], rise: float) -> float:
+        return float(np.mean([p_right(item, 0.0) - p_right(item, rise) for item in some]))
+
+    budget = lost(items[:8], 3.0)
+    plus, minus = (
+        calibrate(
+            model, tokenizer, Tilt(lambda alpha: alpha), budget_kind="capability", budget=budget, signs=[sign],
+            prompts=items[:8], audit_prompts=items[8:], shown=False, resamples=50,
+        ).row(0, named=True)
+        for sign in (1, -1)
     )  # fmt: skip
-    found = rows.filter(pl.col("alpha_star").is_not_null())
-    assert found.height
-    for row in found.rows(named=True):
-        steered = merged(model, delta, row["alpha_star"])
-        for column, some in (("value", items[:8]), ("audit_value", items[8:])):
-            lost = np.mean([p_right(model, item) - p_right(steered, item) for item in some])
-            assert row[column] == pytest.approx(lost, abs=1e-3 * budget)
-        assert row["value"] == pytest.approx(budget, rel=0.05)
-        assert row["noise_floor"] < 1e-3 * budget
-        assert row["definition"].startswith(f"capability mean {budget:g}-probability")
+    assert plus["status"] == "converged"
+    assert plus["alpha_star"] == pytest.approx(3.0, rel=0.1)
+    for column, some in (("value", items[:8]), ("audit_value", items[8:])):
+        assert plus[column] == pytest.approx(lost(some, plus["alpha_star"]), rel=1e-3)
+    assert plus["noise_floor"] < 1e-3 * budget
+    assert plus["definition"].startswith(f"capability mean {budget:g}-probability")
+    assert minus["status"] == "saturated"  # the token gives way: the right choices gain
+    assert minus["alpha_star"] is None
 
 
 def test_a_budget_is_read_on_what_it_is_a_budget_of() -> None:

@@ -129,17 +129,17 @@ def calibrate(
         statistic = "p95" if budget_kind == "kl" else "mean"
     _check(budget_kind, statistic, direction, text, tokens, alpha_max, tolerance)
     budgets = _budgets(BUDGETS[budget_kind] if budget is None else budget, signs, budget_kind)
-    prompts, audit_prompts = _prompts(model, budget_kind, prompts, audit_prompts)
-
-    meter: Meter[Any]
-    if budget_kind == "nll":
-        meter = WrittenText(model, tokenizer, token_budget, other_base)
-    elif budget_kind == "capability":
-        meter = RightChoice(model, tokenizer, token_budget, other_base)
-    else:
-        of = BaseText if text == "base" else SteeredText
-        meter = of(model, tokenizer, direction, tokens, token_budget, other_base)
+    asked, others = _prompts(model, budget_kind, prompts, audit_prompts)
     kl = budget_kind == "kl"
+
+    def meter_of() -> Meter[Any]:
+        if kl:
+            continued = BaseText if text == "base" else SteeredText
+            return continued(model, tokenizer, direction, tokens, token_budget, other_base)
+        written = WrittenText if budget_kind == "nll" else RightChoice
+        return written(model, tokenizer, token_budget, other_base)
+
+    meter = meter_of()
     draws = Bootstrap(resamples, 0)
     lines: list[dict[str, Any]] = []
     with (
@@ -151,17 +151,17 @@ def calibrate(
             fixed = getattr(intervention, "alphas", None)
             if fixed is not None:
                 defined = [float(sign) for sign in signs if sign in fixed]
-                found_at = _measured(meter, intervention, prompts, defined) if defined else {}
+                found_at = _measured(meter, intervention, asked, defined) if defined else {}
             else:
                 checks = CHECKS[text] if kl else CHECKS["base"]
                 searches = {sign: Search(budgets[sign], alpha_max, tolerance, checks) for sign in signs}
-                found_at = _solved(meter, intervention, prompts, searches, statistic)
+                found_at = _solved(meter, intervention, asked, searches, statistic)
             if not found_at:
                 continue
             alphas = [one["nearest_alpha"] for one in found_at.values() if one["nearest_alpha"] is not None]
-            audited = meter.tokens(intervention, audit_prompts, alphas) if alphas else {}
+            audited = meter.tokens(intervention, others, alphas) if alphas else {}
             tried = alphas[0] if alphas else signs[0] * alpha_max * GRID[0]
-            floor = value(meter.noise(intervention, prompts, tried), statistic)
+            floor = value(meter.noise(intervention, asked, tried), statistic)
             advance(ROUNDS + 1)
             for sign, line in found_at.items():
                 own = Definition(
@@ -172,8 +172,8 @@ def calibrate(
                     tokens if kl else None,
                     None if fixed is not None else budgets[sign],
                     tolerance,
-                    digest(prompts),
-                    digest(audit_prompts),
+                    digest(asked),
+                    digest(others),
                 )
                 read = line.pop("tokens")
                 lines.append(
@@ -182,12 +182,12 @@ def calibrate(
                         **identity(intervention),
                         "sign": sign,
                         **line,
-                        **_told("", read, prompts, statistic, draws),
-                        **_told("audit_", audited.get(line["nearest_alpha"]), audit_prompts, statistic, draws),
+                        **_told("", read, asked, statistic, draws),
+                        **_told("audit_", audited.get(line["nearest_alpha"]), others, statistic, draws),
                         "budget": own.budget,
                         "noise_floor": floor,
-                        "prompts": len(prompts),
-                        "audit_prompts": len(audit_prompts),
+                        "prompts": len(asked),
+                        "audit_prompts": len(others),
                         "definition": own.id,
                     }
                 )

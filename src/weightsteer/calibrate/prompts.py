@@ -4,7 +4,6 @@ import hashlib
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TypeVar
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.evals.base import Item
@@ -13,11 +12,10 @@ from weightsteer.evals.neutral import Text
 PROMPTS = 48
 Asked = Text | Item
 """What is put to the model: a conversation to go on with, or the row of a task."""
-Kind = TypeVar("Kind", Text, Item)
 _POLITE = re.compile(r"^(?:(?:please|tell me|can you|could you)\W+)+")
 
 
-def halves(texts: Sequence[Kind], limit: int | None = None) -> tuple[list[Kind], list[Kind]]:
+def halves(texts: Sequence[Asked], limit: int | None = None) -> tuple[list[Asked], list[Asked]]:
     """Two sets of prompts without a cluster in common, alike in their kinds of questions.
 
     Clusters of one kind are put in the order of their hashed names and dealt to the two halves in turn. Each half is
@@ -29,7 +27,7 @@ def halves(texts: Sequence[Kind], limit: int | None = None) -> tuple[list[Kind],
     Raises:
         WeightsteerError: fewer than two clusters.
     """
-    clusters: dict[str, list[Kind]] = defaultdict(list)
+    clusters: dict[str, list[Asked]] = defaultdict(list)
     for text in texts:
         clusters[text.cluster].append(text)
     if len(clusters) < 2:

@@ -196,8 +196,8 @@ def _leg(lab: Lab, rows: Mapping[str, Artifact], seed: int, file: Path | None = 
     if lab.config.compare:
         strengths = measures.calibrated(lab, beside, seed)
         at = {name: measures.matched(lab, beside, strengths, found, name, seed) for name, found in rows.items()}
-        costs = {"damage": measures.damaged(lab, beside, seed), "capability": measures.capable(lab, beside, seed)}
-        leg = replace(leg, calibration=strengths, matched=at, **costs)
+        damage, capability = measures.damaged(lab, beside, seed), measures.capable(lab, beside, seed)
+        leg = replace(leg, calibration=strengths, matched=at, damage=damage, capability=capability)
     return replace(leg, samples=stages.samples(lab, leg.vector, seed)) if leg.vector else leg
 
 
