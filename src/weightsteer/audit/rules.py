@@ -189,4 +189,4 @@ def _numbers(arms: Sequence[Line], both: Line, effect: str) -> str:
 
 def _strengths(arms: Sequence[Line]) -> str:
     sizes = sorted({f"{abs(line['strength']):.3g}" for line in arms}, key=float)
-    return " and ".join(sizes) if len(arms) > 1 else signed(arms[0]["strength"])
+    return " and ".join(sizes) if len(arms) > 1 else signed(float(f"{arms[0]['strength']:.3g}"))

@@ -32,7 +32,8 @@ def verdicts(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]
             for vector in one.of(part).iter_rows(named=True):
                 if one.control:
                     continue
-                words, _, told = str(vector["verdict"]).partition(": ")
+                # its own name stands before it: "direction-only" is enough for the control lora-direction-only
+                words, _, told = str(vector["verdict"]).replace(f"{one.adapter}-", "").partition(": ")
                 rows.append(
                     {
                         **key(one, shown),

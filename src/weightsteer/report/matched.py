@@ -132,7 +132,7 @@ def _table(
             )
             for line in one.of(strengths).sort("sign", descending=True).iter_rows(named=True)
         ]
-        groups.append({**key(one, shown), "arms": arms})
+        groups.append({**key(one, shown), "arms": arms, "seeds": max(line["seeds"] for line in arms)})
     tested = [
         line["holm"] for line in (compared.to_dicts() if compared is not None else []) if line["holm"] is not None
     ]
