@@ -68,6 +68,7 @@ def test_every_control_stands_beside_its_vector(out: Path) -> None:
     """A vector whose control does as well has shown nothing; a control that is left out cannot be seen."""
     controls = GIVEN["rows"].filter(method="control")
     assert {name.removeprefix("lora-") for name in controls["adapter"].unique()} == {
+        "random",
         *arms.COMPUTED,
         *arms.CONTROL_PAIRS,
         "positive-branch",

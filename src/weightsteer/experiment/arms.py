@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 CONTROL_PAIRS = ("shuffled-label", "yes")
 """The controls that are trained, once per behaviour and seed, with the first family of a run."""
 
-COMPUTED = ("random", "layer-permuted", "direction-only", "magnitude-only")
+COMPUTED = ("layer-permuted", "direction-only", "magnitude-only")
+"""The controls that are made from a vector, once for each, beside the random ones."""
 
 ACTIVATIONS: Mapping[str, Mapping[str, Any]] = {
     "diffmean": {"method": "diffmean"},
@@ -96,7 +97,8 @@ def of_vector(
         own = WeightVector.load(made.path / "vector.safetensors", model)
         if not config.compare:
             return [Arm(own, alphas), Arm(own.randomized(seed), alphas)]
-        beside = [each for kind in COMPUTED for each in controls.draws(kind, own, config.draws)]
+        beside = controls.draws("random", own, config.draws)
+        beside += [control for kind in COMPUTED for control in controls.draws(kind, own, 1)]
         folders: dict[Side, str | Path] = {side: artifact.path for side, artifact in branches.items()}
         beside += [controls.one_branch(f"{side}-branch", folders, model, of=own) for side in folders]
         for kind, artifact in trained.items():

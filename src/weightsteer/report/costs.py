@@ -12,9 +12,9 @@ from weightsteer.report.evidence import ARM, Evidence
 
 def cost_tables(evidence: Evidence, shown: Sequence[Series], strengths: Sequence[float]) -> list[dict[str, Any]]:
     """For each model and behaviour its interventions, controls last; empty where nothing was measured."""
-    parts = [part for part in (_texts(evidence), _tasks(evidence)) if part is not None]
-    if not parts:
+    if not _measured(evidence):
         return []
+    parts = [part for part in (_texts(evidence), _tasks(evidence)) if part is not None]
     lines = parts[0] if len(parts) == 1 else parts[0].join(parts[1], on=[*ARM, "alpha"], how="full", coalesce=True)
     lines = lines.filter(pl.col("alpha").is_in(list(strengths)))
     tasks = [] if evidence.capability is None else evidence.capability["eval"].unique().sort().to_list()
@@ -35,9 +35,15 @@ def cost_tables(evidence: Evidence, shown: Sequence[Series], strengths: Sequence
                 "groups": [group for group in groups if not group["control"]],
                 "controls": [group for group in groups if group["control"]],
                 "tasks": [_task(evidence, name) for name in tasks],
+                "texts": None if evidence.damage is None else evidence.damage["items"].max(),
+                "seeds": pl.concat([frame["seeds"] for frame in _measured(evidence)]).max(),
             }
         )
     return tables
+
+
+def _measured(evidence: Evidence) -> list[pl.DataFrame]:
+    return [frame for frame in (evidence.damage, evidence.capability) if frame is not None]
 
 
 def _texts(evidence: Evidence) -> pl.DataFrame | None:
