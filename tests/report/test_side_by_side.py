@@ -68,10 +68,10 @@ def section(folder: Path, frame: pl.DataFrame, **given: Any) -> str:
 
 def cells(table: str) -> list[list[str]]:
     """The rows of the table as texts."""
-    lines = re.findall(r"<tr>(.*?)</tr>", table[table.index("<tbody>") :], flags=re.S)
+    body = table[table.index("<tbody>") :].replace("<br>", " | ")
     return [
-        [re.sub(r"<.*?>", "", cell.replace("<br>", " | ")).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", line, flags=re.S)]
-        for line in lines
+        [re.sub(r"<.*?>", "", cell).strip() for cell in re.findall(r"<td[^>]*>(.*?)</td>", line, flags=re.S)]
+        for line in re.findall(r"<tr>(.*?)</tr>", body, flags=re.S)
     ]
 
 
