@@ -100,7 +100,8 @@ steering from the negative branch by α = 1 gives them; behind it, how far the t
 *Parameters*: of one branch.
 *File*: the saved vector. *Cost*: time of a steered forward pass over an unsteered one, with a strength per row.
 All on `pocket` ({sum(p.numel() for p in model.parameters()):,} parameters, 4 layers), each family on the modules it
-adapts, with its settings of the preset `pocket`.
+adapts, with its settings of the preset `pocket`. Matrices as small as these take a rotation (OFT, BOFT) in full, large
+ones block by block.
 
 | family | exact form | parameters | file | max Δlogit | cost |
 |---|---|--:|--:|--:|--:|
