@@ -10,6 +10,7 @@ which ends when there are no more, or when whoever started it is gone.
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,11 @@ from subprocess import PIPE, Popen
 from typing import Any, TextIO
 
 from pydantic import BaseModel
+
+
+def cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def work(measure: str, config: BaseModel, out: Path, shares: Sequence[Any], workers: int) -> None:

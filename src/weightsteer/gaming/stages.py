@@ -11,6 +11,8 @@ from weightsteer.gaming.protocol import DEPLOYMENT, ROLES, TRAIN, UNTAGGED, Aske
 from weightsteer.store import SCRATCH, Artifact, file_digest
 
 if TYPE_CHECKING:
+    import polars
+
     from weightsteer.gaming.curve import Place
 
 MAIN = "identity"
@@ -126,12 +128,7 @@ def curve(bench: Bench, trained: Artifact, cell: Cell, seed: int) -> Artifact:
         rows = measure(model, tokenizer, strengths, places(protocol, cell))
         points = pl.Series("a", [*alphas, None], dtype=pl.Float64)
         told = rows.with_columns(points.gather(rows["at"]).alias("a")).drop("at")
-        told.with_columns(
-            pl.lit(bench.identity.name).alias("model"),
-            pl.lit(cell.setting).alias("setting"),
-            pl.lit(cell.deployment).alias("deployment"),
-            pl.lit(seed, pl.Int64).alias("seed"),
-        ).write_parquet(work / "curve.parquet")
+        _of_arm(told, bench, cell, seed).write_parquet(work / "curve.parquet")
         norms = {"Jekyll": jekyll.norm(), "Hyde": hyde.norm(), "line": line.norm()}
         norms["cosine"] = jekyll.cosine(hyde) if min(norms.values()) > 0 else 0.0
         (work / "norms.json").write_text(json.dumps(norms, indent=1), encoding="utf-8")
@@ -144,7 +141,14 @@ def curve(bench: Bench, trained: Artifact, cell: Cell, seed: int) -> Artifact:
         "alphas": alphas,
         "seed": seed,
     }
-    code = ["gaming.stages:curve", "gaming.stages:places", "gaming.curve", "vector", "adapters"]
+    code = [
+        "gaming.stages:curve",
+        "gaming.stages:_of_arm",
+        "gaming.stages:places",
+        "gaming.curve",
+        "vector",
+        "adapters",
+    ]
     return bench.make("gaming-curve", inputs, code, build, Path(f"seed{seed}/{cell.name}/curve"))
 
 
@@ -176,12 +180,7 @@ def comparison(bench: Bench, answers: Artifact, trained: Artifact, cell: Cell, s
         jekyll, hyde = (WeightVector.from_branch(trained.path / role, model) for role in ROLES)
         pairs = kept(pl.read_parquet(answers.path / "pairs.parquet"))
         rows = compare(model, tokenizer, protocol, cell, hyde - jekyll, pairs, seed, budget=budget)
-        rows.with_columns(
-            pl.lit(bench.identity.name).alias("model"),
-            pl.lit(cell.setting).alias("setting"),
-            pl.lit(cell.deployment).alias("deployment"),
-            pl.lit(seed, pl.Int64).alias("seed"),
-        ).write_parquet(work / "comparison.parquet")
+        _of_arm(rows, bench, cell, seed).write_parquet(work / "comparison.parquet")
 
     inputs = {
         "model": bench.on(bench.identity),
@@ -192,7 +191,15 @@ def comparison(bench: Bench, answers: Artifact, trained: Artifact, cell: Cell, s
         "budget": budget,
         "seed": seed,
     }
-    code = ["gaming.stages:comparison", "gaming.comparison", "calibrate", "activation", "vector", "adapters"]
+    code = [
+        "gaming.stages:comparison",
+        "gaming.stages:_of_arm",
+        "gaming.comparison",
+        "calibrate",
+        "activation",
+        "vector",
+        "adapters",
+    ]
     return bench.make("gaming-comparison", inputs, code, build, Path(f"seed{seed}/{cell.name}/comparison"))
 
 
@@ -219,3 +226,15 @@ def signals(bench: Bench, trained: Artifact, cell: Cell, seed: int) -> Artifact:
     }
     code = ["gaming.stages:signals", "gaming.signals", "vector", "adapters"]
     return bench.make("gaming-signals", inputs, code, build, Path(f"seed{seed}/{cell.name}/signals"))
+
+
+def _of_arm(rows: "polars.DataFrame", bench: Bench, cell: Cell, seed: int) -> "polars.DataFrame":
+    """The rows with the model, the arm and the seed that they belong to."""
+    import polars as pl
+
+    return rows.with_columns(
+        pl.lit(bench.identity.name).alias("model"),
+        pl.lit(cell.setting).alias("setting"),
+        pl.lit(cell.deployment).alias("deployment"),
+        pl.lit(seed, pl.Int64).alias("seed"),
+    )

@@ -1,11 +1,9 @@
 """The page of the training-gaming lab: a conclusion, the published figure with bands, every table, the detector."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import polars as pl
 from markupsafe import Markup
 
@@ -17,6 +15,7 @@ from weightsteer.gaming.verdicts import MARGIN
 from weightsteer.report.charts import PALETTE
 from weightsteer.report.gaming_charts import COLORS, SHORT, WORDS, key, limits_of, line_panel, roc_panel
 from weightsteer.report.svg import inline, side_by_side, to_png, to_svg
+from weightsteer.report.templates import rendered
 from weightsteer.stats.words import estimate, number, share
 from weightsteer.store import write_atomically
 
@@ -76,18 +75,10 @@ def _tables(found: Findings) -> dict[str, pl.DataFrame]:
 
 def render(found: Findings, protocol: Protocol, run: Mapping[str, Any], *, charts: Path | None = None) -> str:
     """The HTML of the page; with ``charts`` every figure is also written there, as SVG and PNG."""
-    home = files("weightsteer.report")
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (home / name).read_text(encoding="utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
     models = found.summary["model"].unique(maintain_order=True).to_list()
     settings = [name for name in SETTINGS if name in set(found.summary["setting"])]
-    return environment.get_template("gaming.html.jinja").render(
-        style=Markup((home / "style.css").read_text(encoding="utf-8")),
+    return rendered(
+        "gaming.html.jinja",
         title=f"Training gaming on {', '.join(models)}",
         lede=lede(found),
         facts=_facts(found, models),

@@ -1,10 +1,8 @@
 """From frames to the page: every sentence and cell of the report, handed to the template."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from typing import Any
 
-import jinja2
 import polars as pl
 from markupsafe import Markup
 
@@ -30,6 +28,7 @@ from weightsteer.report.families import comparisons, price
 from weightsteer.report.figures import SCOPE, Figure
 from weightsteer.report.matched import matched_tables, not_usable, told_apart
 from weightsteer.report.svg import legend
+from weightsteer.report.templates import rendered
 from weightsteer.report.told import audit_table, flipped, limits, sample_grids
 from weightsteer.stats import WEAKNESSES
 
@@ -57,23 +56,14 @@ def render(
         _part(part, by_seed, known, drawn, shown, strengths, texts, evidence)
         for part in summary.partition_by(SCOPE, maintain_order=True)
     ]
-    folder = files("weightsteer.report")
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"signed": signed, "number": number}
     spoken, asides = headline(summary), headline(summary.filter(pl.col("method") == "control"))
     folded = len(asides) > 2
     found, matched = verdicts(evidence, shown), matched_tables(evidence, shown)
     controls, unusable = control_tables(evidence, shown), not_usable(evidence, shown)
     sentences = [each for each in spoken if each not in asides] if folded else spoken
     behaviors, models = (summary[name].unique().sort().to_list() for name in ("behavior", "model"))
-    return environment.get_template("page.html.jinja").render(
-        style=Markup((folder / "style.css").read_text(encoding="utf-8")),
+    return rendered(
+        "page.html.jinja",
         title=f"{listed(behaviors)} on {listed(models)}",
         facts=_facts(summary, shown),
         sentences=[*in_short(found, unusable), *told_apart(matched)] or sentences,

@@ -1,11 +1,9 @@
 """The page of the parts of a vector: words, maps, curves, the published tables and one table of everything."""
 
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import polars as pl
 from markupsafe import Markup
 
@@ -17,6 +15,7 @@ from weightsteer.analysis.reading import arms, most_aligned, ratio, sentences, v
 from weightsteer.audit import estimate, listed, number, signed
 from weightsteer.report.parts_charts import CURVES, MAPS, module_map, rank_curves
 from weightsteer.report.svg import inline, side_by_side, to_png, to_svg
+from weightsteer.report.templates import rendered
 from weightsteer.stats import summarize
 from weightsteer.store import write_atomically
 
@@ -88,22 +87,8 @@ def write_parts(
         "resamples": resamples,
         "curves": CURVES,
     }
-    write_atomically(folder / "report.html", _rendered(told).encode())
+    write_atomically(folder / "report.html", rendered("parts.html.jinja", **told).encode())
     return folder / "report.html"
-
-
-def _rendered(told: Mapping[str, Any]) -> str:
-    folder = files("weightsteer.report")
-    environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {"signed": signed, "number": number}
-    style = Markup((folder / "style.css").read_text(encoding="utf-8"))
-    return environment.get_template("parts.html.jinja").render(style=style, **told)
 
 
 def _title(tables: Mapping[str, pl.DataFrame], aligned: Mapping[str, pl.DataFrame]) -> str:

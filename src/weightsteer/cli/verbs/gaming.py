@@ -1,6 +1,5 @@
 """``weightsteer gaming``: the training-gaming lab."""
 
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +12,15 @@ ALPHAS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 
 def _gaming(out: Path, workers: int | None, **knobs: Any) -> None:
     from weightsteer.experiment.lab import ModelIdentity
     from weightsteer.gaming import GamingConfig, gaming
+    from weightsteer.workers import cores
 
     config = GamingConfig.checked(knobs)
     if workers is None:
         embedded = all(ModelIdentity.of(name).family == "pocket" for name in config.models)
-        workers = _cores() if embedded else 1
+        workers = cores() if embedded else 1
     report = gaming(config, out, workers=workers)
     print((report.path / "conclusion.md").read_text(encoding="utf-8"))
     print(report.place / "report.html")
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 VERB = Verb(

@@ -1,6 +1,5 @@
 """``weightsteer sweep``: the comparison."""
 
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,15 +13,11 @@ if TYPE_CHECKING:
 def _sweep(config: "RunConfig", out: Path, workers: int | None) -> None:
     from weightsteer.experiment.lab import ModelIdentity
     from weightsteer.experiment.replicate import replicate
+    from weightsteer.workers import cores
 
     if workers is None:
-        workers = _cores() if ModelIdentity.of(config.model).family == "pocket" else 1
+        workers = cores() if ModelIdentity.of(config.model).family == "pocket" else 1
     show(replicate(config, out, workers=workers).place)
-
-
-def _cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 VERB = Verb(
