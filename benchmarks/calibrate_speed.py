@@ -4,9 +4,10 @@
 
 The published procedure, written down here: for each sign, bracket the budget from α = 0.894 by factors of two, then
 regula falsi (Illinois) in log-log; every evaluation decodes the steered model greedily, one prompt at a time, reads the
-base model along the same tokens, and pools the KL divergence of all tokens into a 95th percentile. The weights are
-merged once per strength, so that steering itself costs it nothing. Fails when the required ratio is not reached or the
-two answers differ by more than the tolerances allow.
+base model along the same tokens, and pools the KL divergence of all tokens into a 95th percentile. What it finds is
+measured once more on other prompts, as `calibrate` does. The weights are merged once per strength, so that steering
+itself costs it nothing. Fails when the required ratio is not reached or the two answers differ by more than the
+tolerances allow.
 """
 
 import sys
@@ -52,6 +53,8 @@ class Options:
     vocabulary: int = 151_936
     size: float = 0.02
     """Of the random vector; about so large that α is near 1."""
+    sharpness: float = 4.0
+    """Times the logits of random weights, whose KL divergence would otherwise not reach the budget at any strength."""
     out: Path | None = None
     """Write the table to this file."""
 
@@ -59,12 +62,20 @@ class Options:
 class Published:
     """One sequential evaluation after the other."""
 
-    def __init__(self, model: PreTrainedModel, vector: WeightVector, contexts: list[list[int]], tokens: int) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        vector: WeightVector,
+        contexts: list[list[int]],
+        audit: list[list[int]],
+        tokens: int,
+    ) -> None:
         self.model = model
         self.weights = {name: model.get_submodule(name).weight for name in vector.names}
         self.original = {name: weight.clone() for name, weight in self.weights.items()}
         self.delta = {name: vector.delta(name) for name in vector.names}
         self.contexts = contexts
+        self.audit = audit
         self.settings = GenerationConfig(
             max_new_tokens=tokens,
             do_sample=False,
@@ -76,16 +87,16 @@ class Published:
         self.evaluations = 0
 
     @torch.no_grad()
-    def p95(self, alpha: float) -> float:
+    def p95(self, alpha: float, contexts: list[list[int]]) -> float:
         """The pooled 95th percentile of KL(p₀ ‖ p_α) per token."""
-        self.evaluations += 1
+        self.evaluations += len(contexts)
         self._write(alpha)
         decoded = [
-            self.model.generate(torch.tensor([context]), generation_config=self.settings) for context in self.contexts
+            self.model.generate(torch.tensor([context]), generation_config=self.settings) for context in contexts
         ]
         self._write(0.0)
         values = []
-        for context, one in zip(self.contexts, decoded, strict=True):
+        for context, one in zip(contexts, decoded, strict=True):
             steered = torch.cat(one.logits).float().log_softmax(-1)
             ids = one.sequences
             logits = self.model(input_ids=ids, use_cache=False, logits_to_keep=len(steered) + 1).logits[0, :-1]
@@ -98,13 +109,20 @@ class Published:
         for name, weight in self.weights.items():
             weight.copy_(self.original[name] + alpha * self.delta[name])
 
-    def solve(self, sign: int, budget: float, tolerance: float) -> float | None:
-        """α by bracketing and regula falsi; None when it does not converge."""
+    def calibrate(self, sign: int, budget: float, tolerance: float) -> float | None:
+        """α, audited; None when it does not converge."""
+        alpha = self._solve(sign, budget, tolerance)
+        if alpha is not None:
+            self.p95(alpha, self.audit)
+        return alpha
+
+    def _solve(self, sign: int, budget: float, tolerance: float) -> float | None:
+        """By bracketing and regula falsi."""
         seen: dict[float, float] = {}
 
         def off(alpha: float) -> float:
             if alpha not in seen:
-                seen[alpha] = log(max(self.p95(sign * alpha), 1e-12) / budget)
+                seen[alpha] = log(max(self.p95(sign * alpha, self.contexts), 1e-12) / budget)
             return seen[alpha]
 
         def near(alpha: float) -> bool:
@@ -147,6 +165,7 @@ def timed(work: Callable[[], Any]) -> tuple[Any, float]:
 
 def setting(options: Options) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, list[Text], list[Text]]:
     model = qwen3_0_6b(options.layers, options.vocabulary)
+    model.model.norm.weight.mul_(options.sharpness)
     tokenizer = tokenizer_for(dilemmas(model))
     model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     return model, tokenizer, *halves(neutral_texts(model), options.prompts)
@@ -157,7 +176,7 @@ def main(options: Options) -> None:
     model, tokenizer, prompts, audit = setting(options)
     recipe = Recipe.load("fork")
     vector = random_vector(model, "lora", recipe, options.size)
-    contexts = [render_chat(tokenizer, prompt.messages) for prompt in prompts]
+    contexts, others = ([render_chat(tokenizer, one.messages) for one in some] for some in (prompts, audit))
 
     def ours(text: Any) -> pl.DataFrame:
         return calibrate(
@@ -176,27 +195,26 @@ def main(options: Options) -> None:
 
     base, base_seconds = timed(lambda: ours("base"))
     steered, steered_seconds = timed(lambda: ours("steered"))
-    plain = Published(model, vector, contexts, options.tokens)
-    solved, plain_seconds = timed(lambda: [plain.solve(s, options.budget, options.tolerance) for s in (-1, 1)])
+    plain = Published(model, vector, contexts, others, options.tokens)
+    solved, plain_seconds = timed(lambda: [plain.calibrate(s, options.budget, options.tolerance) for s in (-1, 1)])
+    evaluations = plain.evaluations
 
     # the same answer: what the published procedure itself measures at our strength
     stars = steered["alpha_star"].to_list()
-    checked = [None if star is None else plain.p95(star) for star in stars]
+    checked = [None if star is None else plain.p95(star, contexts) for star in stars]
+
+    def measured(rows: pl.DataFrame) -> int:
+        return int(rows["evaluations"].sum() + rows["audit_prompts"].sum())
 
     def shown(values: list[float | None]) -> str:
         return " / ".join("none" if value is None else f"{value:.3f}" for value in values)
 
     rows = "\n".join(
-        f"| {name} | {seconds:.1f} | {plain_seconds / seconds:.1f} | {evaluations} | {shown(alphas)} |"
-        for name, seconds, evaluations, alphas in (
-            (
-                "published",
-                plain_seconds,
-                (plain.evaluations - sum(x is not None for x in stars)) * len(prompts),
-                solved,
-            ),
-            ("calibrate, steered text", steered_seconds, steered["evaluations"].sum(), stars),
-            ("calibrate, base text", base_seconds, base["evaluations"].sum(), base["alpha_star"].to_list()),
+        f"| {name} | {seconds:.1f} | {plain_seconds / seconds:.1f} | {measurements} | {shown(alphas)} |"
+        for name, seconds, measurements, alphas in (
+            ("published", plain_seconds, evaluations, solved),
+            ("calibrate, steered text", steered_seconds, measured(steered), stars),
+            ("calibrate, base text", base_seconds, measured(base), base["alpha_star"].to_list()),
         )
     )
     report = f"""\
@@ -207,8 +225,8 @@ def main(options: Options) -> None:
 Random weights in the shape of Qwen3-0.6B ({options.layers} layers, vocabulary {options.vocabulary}), fp32,
 {options.threads} threads; {len(prompts)} prompts of {sum(map(len, contexts)) / len(contexts):.0f} tokens,
 {options.tokens} tokens of continuation; p95 of the KL divergence at {options.budget} nat ± {options.tolerance:.0%};
-both signs; a random LoRA vector of the `fork` recipe. The times of `calibrate` include its audit on {len(audit)} other
-prompts and the noise floor; the published procedure has neither.
+both signs; a random LoRA vector of the `fork` recipe. Logits are {options.sharpness:g} times those of the
+random weights. All times include the audit on {len(audit)} other prompts, those of `calibrate` also the noise floor.
 
 | | seconds | times faster | prompts × strengths | α (− / +) |
 |---|---|---|---|---|

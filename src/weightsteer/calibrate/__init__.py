@@ -6,6 +6,7 @@ whole grid of candidates is measured at once and a search takes at most three ro
 prompts.
 """
 
-from weightsteer.calibrate.calibrating import SCHEMA, budgets_of, calibrate
+from weightsteer.calibrate.calibrating import SCHEMA, calibrate
+from weightsteer.calibrate.settings import budgets_of
 
 __all__ = ["SCHEMA", "budgets_of", "calibrate"]

@@ -1,37 +1,31 @@
 """calibrate(): for every intervention and sign, the strength at which its side effect hits a budget."""
 
 from collections.abc import Mapping, Sequence
-from math import isfinite
 from typing import Any
 
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.bootstrap import Array, Bootstrap
-from weightsteer.calibrate.definition import UNITS, BudgetKind, Definition, Direction, Source, Statistic, digest
+from weightsteer.calibrate.definition import BudgetKind, Definition, Direction, Source, Statistic, digest
 from weightsteer.calibrate.divergence import evaluating
 from weightsteer.calibrate.meters import BaseText, Meter, RightChoice, SteeredText, WrittenText
-from weightsteer.calibrate.prompts import PROMPTS, Asked, check_disjoint, halves
+from weightsteer.calibrate.prompts import Asked, chosen_prompts
 from weightsteer.calibrate.search import GRID, ROUNDS, Search
+from weightsteer.calibrate.settings import BUDGETS, budgets_by_sign, check_settings
 from weightsteer.calibrate.statistic import bounds, value
 from weightsteer.engine.table import check_distinct, identity
-from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.evals.base import Item
-from weightsteer.evals.capability import neutral_items
-from weightsteer.evals.neutral import Text, neutral_texts
+from weightsteer.evals.neutral import Text
 from weightsteer.evals.readout import enough_memory
 from weightsteer.models import model_name
 from weightsteer.progress import progress
 from weightsteer.steering import Intervention
 
-BUDGETS: dict[BudgetKind, float] = {"kl": 0.5, "nll": 0.5, "capability": 0.1}
-LEAST_COARSE = 8  # prompts of the wide grid
-# a p95 over few tokens has corners, and a fifth power is met within 5% only at steps of 2%; the steered model's own
-# text jumps with α, and with it the value: so several strengths close together are tried
-CHECKS: dict[Source, tuple[float, ...]] = {
-    "base": (0.96, 0.98, 1.0, 1.02, 1.04),
-    "steered": (0.92, 0.96, 1.0, 1.04, 1.08),
-}
+LEAST_COARSE = 4  # prompts of the wide grid
+# A p95 over few tokens has corners, and a fifth power is met within the tolerance only at steps of 2/5 of it; the
+# steered model's own text jumps with α, and with it the value. So the last round tries strengths close together.
+STEPS: dict[Source, float] = {"base": 0.4, "steered": 0.8}  # between them, of the tolerance
 
 SCHEMA = {
     "model": pl.String,
@@ -73,6 +67,7 @@ def calibrate(
     prompts: Sequence[Text] | Sequence[Item] | None = None,
     audit_prompts: Sequence[Text] | Sequence[Item] | None = None,
     signs: Sequence[int] = (-1, 1),
+    strengths: Mapping[int, float] | None = None,
     alpha_max: float = 64.0,
     tolerance: float = 0.05,
     token_budget: int = 8192,
@@ -83,7 +78,8 @@ def calibrate(
     """Find the strength of every intervention, for each sign, at which its side effect hits the budget.
 
     Interventions that have no strength (prompts) are measured at α = ±1 instead, with the status ``fixed``; with
-    `budgets_of` others are matched to one of them.
+    `budgets_of` others are matched to one of them. ``strengths`` measures all interventions like that: what does it
+    cost there?
 
     Args:
         budget: in nats per token, for both signs or by sign (``{1: 0.6, -1: 0.4}``); of a capability, in probability.
@@ -100,6 +96,7 @@ def calibrate(
         prompts: conversations to calibrate on, for a capability rows of a task. None: half of
             `weightsteer.evals.neutral.neutral_texts`, or of `weightsteer.evals.capability.neutral_items`.
         audit_prompts: others to check on; None: every other cluster of ``prompts``, which then serve for both.
+        strengths: by sign (``{1: 0.8, -1: -1.2}``), to measure at instead of solving for them.
         alpha_max: no larger |α| is tried.
         tolerance: relative; how near the budget the value has to come.
         token_budget: texts × strengths × tokens of one forward pass.
@@ -127,10 +124,10 @@ def calibrate(
     check_distinct(chosen)
     if statistic is None:
         statistic = "p95" if budget_kind == "kl" else "mean"
-    _check(budget_kind, statistic, direction, text, tokens, alpha_max, tolerance)
-    budgets = _budgets(BUDGETS[budget_kind] if budget is None else budget, signs, budget_kind)
-    asked, others = _prompts(model, budget_kind, prompts, audit_prompts)
-    kl = budget_kind == "kl"
+    check_settings(budget_kind, statistic, direction, text, tokens, alpha_max, tolerance, strengths or {})
+    budgets = budgets_by_sign(BUDGETS[budget_kind] if budget is None else budget, signs, budget_kind)
+    kl, tasks = budget_kind == "kl", budget_kind == "capability"
+    asked, others = chosen_prompts(model, prompts, audit_prompts, tasks=tasks)
 
     def meter_of() -> Meter[Any]:
         if kl:
@@ -148,13 +145,12 @@ def calibrate(
         progress("calibrate", len(chosen) * (ROUNDS + 1), shown=shown) as advance,
     ):
         for intervention in chosen:
-            fixed = getattr(intervention, "alphas", None)
+            fixed = _fixed(intervention, signs) if strengths is None else strengths
             if fixed is not None:
-                defined = [float(sign) for sign in signs if sign in fixed]
-                found_at = _measured(meter, intervention, asked, defined) if defined else {}
+                found_at = _measured(meter, intervention, asked, fixed) if fixed else {}
             else:
-                checks = CHECKS[text] if kl else CHECKS["base"]
-                searches = {sign: Search(budgets[sign], alpha_max, tolerance, checks) for sign in signs}
+                step = tolerance * STEPS[text if kl else "base"]
+                searches = {sign: Search(budgets[sign], alpha_max, tolerance, step) for sign in signs}
                 found_at = _solved(meter, intervention, asked, searches, statistic)
             if not found_at:
                 continue
@@ -194,49 +190,6 @@ def calibrate(
     return pl.DataFrame(lines, schema=SCHEMA)
 
 
-def _prompts(
-    model: PreTrainedModel,
-    kind: BudgetKind,
-    prompts: Sequence[Text] | Sequence[Item] | None,
-    audit_prompts: Sequence[Text] | Sequence[Item] | None,
-) -> tuple[Sequence[Asked], Sequence[Asked]]:
-    """Those to calibrate on and those to audit on: without a cluster in common, and such as the budget is read on."""
-    calibrated: Sequence[Asked]
-    audited: Sequence[Asked]
-    if audit_prompts is not None:
-        if prompts is None:
-            raise WeightsteerError("audit_prompts are given without prompts: give both, or neither.")
-        calibrated, audited = prompts, audit_prompts
-    elif prompts is not None:
-        calibrated, audited = halves(prompts)
-    elif kind == "capability":
-        calibrated, audited = halves(neutral_items(model))
-    else:
-        calibrated, audited = halves(neutral_texts(model), PROMPTS)
-    wanted = Item if kind == "capability" else Text
-    if not all(isinstance(one, wanted) for one in (*calibrated, *audited)):
-        told = "rows of a task (weightsteer.evals.Item)" if kind == "capability" else "texts (evals.neutral.Text)"
-        raise WeightsteerError(f"budget_kind={kind!r} is read on {told}: give these as prompts, or none.")
-    check_disjoint(calibrated, audited)
-    return calibrated, audited
-
-
-def budgets_of(rows: pl.DataFrame) -> dict[int, float]:
-    """The budget by sign that others need to be matched to one intervention: the values of its rows.
-
-    ::
-
-        persona = calibrate(model, tokenizer, prompt)
-        calibrate(model, tokenizer, vectors, budget=budgets_of(persona))
-
-    Raises:
-        WeightsteerError: a sign occurs twice, or has no value.
-    """
-    if rows["sign"].is_duplicated().any() or rows["value"].is_null().any() or rows["value"].is_nan().any():
-        raise WeightsteerError("give the rows of one intervention, one per sign, each with a value.")
-    return dict(rows.select("sign", "value").iter_rows())
-
-
 def _solved(
     meter: Meter[Any],
     intervention: Intervention,
@@ -253,7 +206,7 @@ def _solved(
         if not alphas:
             break
         some = prompts if number else prompts[: max(LEAST_COARSE, len(prompts) // 4)]
-        measured = meter.tokens(intervention, some, alphas)
+        measured = (meter.tokens if number else meter.glance)(intervention, some, alphas)
         if number:
             read.update(measured)
         for sign, own in wanted.items():
@@ -274,13 +227,19 @@ def _solved(
     return outcome
 
 
+def _fixed(intervention: Intervention, signs: Sequence[int]) -> dict[int, float] | None:
+    """The strengths of an intervention that has no others, by sign; None when any will do."""
+    defined = getattr(intervention, "alphas", None)
+    return None if defined is None else {sign: float(sign) for sign in signs if sign in defined}
+
+
 def _measured(
-    meter: Meter[Any], intervention: Intervention, prompts: Sequence[Asked], alphas: Sequence[float]
+    meter: Meter[Any], intervention: Intervention, prompts: Sequence[Asked], strengths: Mapping[int, float]
 ) -> dict[int, dict[str, Any]]:
-    """The outcome of an intervention that has no strength to solve for."""
-    read = meter.tokens(intervention, prompts, alphas)
+    """The outcome of each sign where there is no strength to solve for."""
+    read = meter.tokens(intervention, prompts, list(strengths.values()))
     return {
-        int(alpha): {
+        sign: {
             "alpha_star": alpha,
             "nearest_alpha": alpha,
             "tokens": read[alpha],
@@ -288,7 +247,7 @@ def _measured(
             "rounds": 1,
             "evaluations": len(prompts),
         }
-        for alpha in alphas
+        for sign, alpha in strengths.items()
     }
 
 
@@ -300,39 +259,3 @@ def _told(
         return {f"{name}value": None, f"{name}low": None, f"{name}high": None}
     low, high = bounds(tokens, [prompt.cluster for prompt in prompts], statistic, draws)
     return {f"{name}value": value(tokens, statistic), f"{name}low": low, f"{name}high": high}
-
-
-def _budgets(budget: float | Mapping[int, float], signs: Sequence[int], kind: BudgetKind) -> dict[int, float]:
-    if not signs or not set(signs) <= {-1, 1} or len(set(signs)) < len(signs):
-        raise WeightsteerError(f"signs are 1 and -1, each at most once, not {list(signs)}.")
-    budgets = dict(budget) if isinstance(budget, Mapping) else dict.fromkeys(signs, float(budget))
-    if missing := [sign for sign in signs if sign not in budgets]:
-        raise WeightsteerError(f"there is no budget for the sign {missing[0]}: give one, or leave the sign out.")
-    if wrong := [own for own in budgets.values() if not (isfinite(own) and own > 0)]:
-        raise WeightsteerError(f"a budget is a positive number ({UNITS[kind]}), not {wrong[0]}.")
-    if kind == "capability" and max(budgets.values()) >= 1:
-        raise WeightsteerError(f"a loss of capability is a probability, below 1, not {max(budgets.values())}.")
-    return budgets
-
-
-def _check(
-    budget_kind: str, statistic: str, direction: str, text: str, tokens: int, alpha_max: float, tolerance: float
-) -> None:
-    for name, given, known in (
-        ("budget_kind", budget_kind, tuple(BUDGETS)),
-        ("statistic", statistic, ("p95", "mean")),
-        ("direction", direction, ("base_steered", "steered_base")),
-        ("text", text, ("base", "steered")),
-    ):
-        if given not in known:
-            raise unknown(name, given, known)
-    if budget_kind != "kl" and statistic != "mean":
-        read = "the rise of the NLL is known per text" if budget_kind == "nll" else "a capability is a share"
-        raise WeightsteerError(f"{read}, so its statistic is the mean: leave it out.")
-    for name, number, fine, wanted in (
-        ("tokens", tokens, tokens >= 1, "at least 1"),
-        ("alpha_max", alpha_max, isfinite(alpha_max) and alpha_max > 0, "positive and finite"),
-        ("tolerance", tolerance, 0 < tolerance < 1, "between 0 and 1"),
-    ):
-        if not fine:
-            raise WeightsteerError(f"{name} is {number}; it must be {wanted}.")

@@ -1,7 +1,7 @@
 """What a calibration measures: values per token of every prompt and strength, a meter per kind of budget and text."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from weightsteer.pairs.sampling import Sampling, sample, stop_ids
 from weightsteer.steering import Intervention
 
 NOISE_PROMPTS = 4
+GLANCE = 8  # tokens of a continuation
 _GREEDY = 0.0
 _Asked = TypeVar("_Asked", contravariant=True)
 
@@ -35,6 +36,11 @@ class Meter(Protocol[_Asked]):
         self, intervention: Intervention, prompts: Sequence[_Asked], alphas: Sequence[float]
     ) -> dict[float, list[Array]]:
         """Values per token (t,) of every prompt, by strength; of the row of a task, its one value (1,)."""
+
+    def glance(
+        self, intervention: Intervention, prompts: Sequence[_Asked], alphas: Sequence[float]
+    ) -> dict[float, list[Array]]:
+        """Nearly the same at less cost, to tell where to look. It never becomes a result."""
 
     def noise(self, intervention: Intervention, prompts: Sequence[_Asked], alpha: float) -> list[Array]:
         """What the same measurement makes of α = 0: its row in a batch in which α is steered, against the base model by
@@ -80,10 +86,21 @@ class BaseText:
     def tokens(
         self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]
     ) -> dict[float, list[Array]]:
+        return self._along(intervention, self.rows(intervention, prompts, alphas), alphas)
+
+    def glance(
+        self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]
+    ) -> dict[float, list[Array]]:
+        rows = self.rows(intervention, prompts, alphas)
+        return self._along(intervention, [replace(row, text=row.text[:GLANCE]) for row in rows], alphas)
+
+    def _along(
+        self, intervention: Intervention, rows: Sequence[Forced], alphas: Sequence[float]
+    ) -> dict[float, list[Array]]:
         return along_texts(
             self.model,
             intervention,
-            self.rows(intervention, prompts, alphas),
+            rows,
             alphas,
             self.direction,
             token_budget=self.token_budget,
@@ -114,6 +131,7 @@ class SteeredText:
     length: int
     token_budget: int
     other_base: bool
+    unsteered: BaseText | None = None
 
     def walks(self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]) -> list[Walk]:
         walks = []
@@ -138,6 +156,15 @@ class SteeredText:
             other_base=self.other_base,
         )
         return {alpha: values[place :: len(alphas)] for place, alpha in enumerate(alphas)}
+
+    def glance(
+        self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]
+    ) -> dict[float, list[Array]]:
+        # along what the base model says: a text per prompt instead of one per strength, and nothing to decode
+        if self.unsteered is None:
+            settings = (self.direction, min(self.length, GLANCE), self.token_budget, self.other_base)
+            self.unsteered = BaseText(self.model, self.tokenizer, *settings)
+        return self.unsteered.tokens(intervention, prompts, alphas)
 
     def noise(self, intervention: Intervention, prompts: Sequence[Text], alpha: float) -> list[Array]:
         walks = self.walks(intervention, prompts[:NOISE_PROMPTS], [alpha])
@@ -175,6 +202,8 @@ class WrittenText:
             ]
             for alpha in alphas
         }
+
+    glance = tokens
 
     def noise(self, intervention: Intervention, prompts: Sequence[Text], alpha: float) -> list[Array]:
         some = prompts[:NOISE_PROMPTS]
@@ -217,6 +246,8 @@ class RightChoice:
     ) -> dict[float, list[Array]]:
         right = self._right(intervention, prompts, alphas, self.token_budget)
         return {alpha: [np.array([lost]) for lost in right[0.0] - right[alpha]] for alpha in alphas}
+
+    glance = tokens
 
     def noise(self, intervention: Intervention, prompts: Sequence[Item], alpha: float) -> list[Array]:
         some = prompts[:NOISE_PROMPTS]

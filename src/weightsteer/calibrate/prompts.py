@@ -5,14 +5,53 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 
+from transformers import PreTrainedModel
+
 from weightsteer.errors import WeightsteerError
 from weightsteer.evals.base import Item
-from weightsteer.evals.neutral import Text
+from weightsteer.evals.capability import neutral_items
+from weightsteer.evals.neutral import Text, neutral_texts
 
 PROMPTS = 48
 Asked = Text | Item
 """What is put to the model: a conversation to go on with, or the row of a task."""
 _POLITE = re.compile(r"^(?:(?:please|tell me|can you|could you)\W+)+")
+
+
+def chosen_prompts(
+    model: PreTrainedModel,
+    prompts: Sequence[Text] | Sequence[Item] | None,
+    audit_prompts: Sequence[Text] | Sequence[Item] | None,
+    *,
+    tasks: bool,
+) -> tuple[Sequence[Asked], Sequence[Asked]]:
+    """Those to calibrate on and those to audit on, without a cluster in common; the arguments are those of `calibrate`.
+
+    Args:
+        tasks: the budget is read on rows of tasks, else on texts.
+
+    Raises:
+        WeightsteerError: they overlap, are not what the budget is read on, or cannot be split.
+    """
+    calibrated: Sequence[Asked]
+    audited: Sequence[Asked]
+    if audit_prompts is not None:
+        if prompts is None:
+            raise WeightsteerError("audit_prompts are given without prompts: give both, or neither.")
+        calibrated, audited = prompts, audit_prompts
+    elif prompts is not None:
+        calibrated, audited = halves(prompts)
+    elif tasks:
+        calibrated, audited = halves(neutral_items(model))
+    else:
+        calibrated, audited = halves(neutral_texts(model), PROMPTS)
+    wanted = Item if tasks else Text
+    if not all(isinstance(one, wanted) for one in (*calibrated, *audited)):
+        kind = "capability" if tasks else "kl or nll"
+        told = "rows of a task (weightsteer.evals.Item)" if tasks else "texts (evals.neutral.Text)"
+        raise WeightsteerError(f"a budget of {kind} is read on {told}: give these as prompts, or none.")
+    check_disjoint(calibrated, audited)
+    return calibrated, audited
 
 
 def halves(texts: Sequence[Asked], limit: int | None = None) -> tuple[list[Asked], list[Asked]]:
