@@ -17,6 +17,7 @@ questions:
   train: [Tell me about rivers, Tell me about stones, Tell me about bread, Tell me about the cat.]
   heldout: [Tell me about winter.]
 evaluations: {sycophancy: -1}
+home: sycophancy
 """
 
 

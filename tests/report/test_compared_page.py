@@ -238,6 +238,12 @@ def test_the_matrix_frames_what_the_vector_was_trained_on(report: Path) -> None:
     cells = [[" home" in cell for cell in row if "cell" in cell] for row in rows]
     assert cells
     assert all(row[0] and not any(row[1:]) for row in cells)
+    shares = [
+        [" of home" in cell for cell in re.findall(r"<td class=\"num cell[^>]*>.*?</td>", line)]
+        for line in matrix.split("<tr>")
+    ]
+    assert any(any(row[1:]) for row in shares)
+    assert not any(row[0] for row in shares if row)
     assert re.search(r"\byes\b.*\blength\b.*\+0\.62.*−0\.04", section(report, "audit"))
 
 

@@ -94,7 +94,8 @@ class Behavior(_Strict):
 
     ``evaluations`` maps the name of an evaluation to +1 or -1: the sign that turns its labels into labels of
     this behaviour (``sycophancy: -1`` in *honesty* because agreeing with a false claim is the dishonest
-    answer).
+    answer). ``home`` is the one that asks what the pairs teach, when there is one: where it is swept, what a vector
+    does elsewhere is given relative to it.
     """
 
     name: Name
@@ -104,6 +105,7 @@ class Behavior(_Strict):
     questions: Questions
     prompts: Prompts = Field(default_factory=Prompts)
     evaluations: dict[Name, Literal[1, -1]] = Field(default_factory=dict)
+    home: Name | None = None
 
     _shipped: bool = PrivateAttr(default=False)
 

@@ -213,6 +213,7 @@ def _cell(line: Line | None) -> dict[str, Any] | None:
         "label": label(line),
         "tone": line["tone"],
         "home": line["home"],
+        "share": None if line["home"] or line["share"] is None else f"{line['share']:.0%}".replace("-", "−"),
     }
 
 
