@@ -35,7 +35,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("weightsteer.experiment.arms.ACTIVATIONS", FEW)
         patched.setattr("weightsteer.evals.neutral.neutral_texts", some_texts)
-        patched.setattr("weightsteer.calibrate.calibrating.neutral_texts", some_texts)
+        patched.setattr("weightsteer.calibrate.prompts.neutral_texts", some_texts)
         with pytest.MonkeyPatch.context() as unwritten:
             unwritten.setattr("weightsteer.report.write_report", remember)
             replicate(compared_config(), folder)
@@ -58,6 +58,7 @@ def test_everything_answers_the_same_rows(out: Path) -> None:
     """Methods compared on different items are not compared: the symmetric difference of row keys has to be empty."""
     rows = GIVEN["rows"]
     assert set(rows["method"]) == {"weight", "activation", "prompt", "control"}
+    assert GIVEN["trained_on"] == {"kind": "sycophancy"}  # transfer is read against what was taught
     keys = {name: set(group["item"]) for name, group in rows.group_by("method", "adapter", "seed", "alpha")}
     assert len({frozenset(items) for items in keys.values()}) == 1
     base = rows.filter(pl.col("alpha") == 0).group_by("item").agg(pl.col("logratio").max() - pl.col("logratio").min())
@@ -90,6 +91,9 @@ def test_strengths_of_equal_side_effects_are_swept(out: Path) -> None:
     for _, control in found.filter(method="control").group_by("adapter", "seed"):
         assert control.select("sign", "alpha_star").sort("sign").equals(own.sort("sign"))
         assert set(control["status"]) <= {"fixed", "not converged", "saturated", "not monotone"}
+    priced = found.filter(pl.col("method") == "control", pl.col("alpha_star").is_not_null())
+    once = priced.group_by("adapter", "sign").agg(pl.col("value", "audit_value").is_not_null().sum())
+    assert set(once["value"]) == set(once["audit_value"]) == {1}  # what one draw of each costs there
     keys = ["method", "adapter", "seed"]
     asked = {(*line[:3], line[3]) for line in found.select(*keys, "alpha_star").iter_rows() if line[3] is not None}
     swept = set(matched.filter(pl.col("alpha") != 0).select(*keys, "alpha").unique().iter_rows())
@@ -130,7 +134,7 @@ def test_a_finished_comparison_is_found_again(out: Path, capsys: pytest.CaptureF
         patched.setattr("weightsteer.report.write_report", lambda folder, *_, **__: (folder / "x").write_text(""))
         replicate(compared_config(calibration=BUDGET.model_copy(update={"budget": 0.04})), out)
     made = [line.split()[-3] for line in capsys.readouterr().err.splitlines() if line.endswith(" s")]
-    assert set(made) == {"calibration", "matched-sycophancy", "report"}
+    assert set(made) == {"calibration", "strengths", "matched-sycophancy", "report"}
 
 
 def test_the_verb_shows_strengths_and_shares_them_with_a_sweep(out: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -203,7 +207,7 @@ def test_the_published_dilemmas_go_the_whole_way(tmp_path: Path) -> None:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("weightsteer.experiment.arms.ACTIVATIONS", {"diffmean": FEW["diffmean"]})
         patched.setattr("weightsteer.evals.neutral.neutral_texts", some_texts)
-        patched.setattr("weightsteer.calibrate.calibrating.neutral_texts", some_texts)
+        patched.setattr("weightsteer.calibrate.prompts.neutral_texts", some_texts)
         report = replicate(compared_config(evals=(rows,), limit=8, draws=1), tmp_path)
     text = (report.path / "report.html").read_text(encoding="utf-8")
     assert {"weight", "activation", "prompt", "control"} == set(pl.read_parquet(report.path / "rows.parquet")["method"])

@@ -26,7 +26,7 @@ class Leg:
     vector: Artifact | None = None
     nuisances: Mapping[str, Artifact] = field(default_factory=dict)
     samples: Artifact | None = None
-    calibration: Artifact | None = None
+    strengths: Artifact | None = None
     matched: Mapping[str, Artifact] = field(default_factory=dict)
     damage: Artifact | None = None
     capability: Artifact | None = None
@@ -63,14 +63,19 @@ def report(legs: Sequence[Leg], rows: Mapping[str, Artifact], config: RunConfig,
             if leg.pairs and (leg.pairs.path / (name := "audit.json")).exists()
         }
         compared: dict[str, Any] = {}
-        if any(leg.calibration for leg in legs):
+        if any(leg.strengths for leg in legs):
             compared = {
                 "matched": _joined([each for leg in legs for each in leg.matched.values()], "rows.parquet"),
-                "calibration": _joined([next(iter(leg.matched.values())) for leg in legs], "strengths.parquet"),
+                "calibration": _joined([leg.strengths for leg in legs], "strengths.parquet"),
                 "damage": _joined([leg.damage for leg in legs], "damage.parquet"),
                 "capability": _joined([leg.capability for leg in legs], "capability.parquet"),
                 "covariates": _covariates(rows),
                 "cosines": _cosines(legs),
+                "trained_on": {
+                    behavior.name: behavior.home
+                    for behavior in (leg.lab.behavior for leg in legs)
+                    if behavior.home in rows
+                },
             }
         write_report(
             work,

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.experiment import arms, measures, stages
+from weightsteer.experiment import arms, matching, measures, stages
 from weightsteer.experiment.config import RunConfig
 from weightsteer.experiment.lab import BASELINES, Lab, Models, Unmade
 from weightsteer.experiment.legs import Leg, report
@@ -114,7 +114,7 @@ def calibrations(config: RunConfig, out: Path, *, vector: Path | None = None, ba
     every = labs(config.model_copy(update={"compare": baselines, "control": False}), out)
     plan = [(lab, seed) for lab in every for seed in (lab.seeds if vector is None else lab.seeds[:1])]
     plan += [(lab, seed) for lab in baselines_of(every) for seed in lab.seeds]
-    return [measures.calibrated(lab, _made(lab, seed, vector)[0], seed) for lab, seed in plan]
+    return [matching.calibrated(lab, _made(lab, seed, vector)[0], seed) for lab, seed in plan]
 
 
 def measure(config: Any, out: Path, shares: Iterable[Sequence[Any]]) -> None:
@@ -194,10 +194,11 @@ def _leg(lab: Lab, rows: Mapping[str, Artifact], seed: int, file: Path | None = 
     sweeps = {name: measures.swept(lab, beside, found, name, seed) for name, found in rows.items()}
     leg = Leg(lab, seed, sweeps, **made)
     if lab.config.compare:
-        strengths = measures.calibrated(lab, beside, seed)
-        at = {name: measures.matched(lab, beside, strengths, found, name, seed) for name, found in rows.items()}
+        calibration = matching.calibrated(lab, beside, seed)
+        strengths = matching.strengths(lab, beside, calibration, seed)
+        at = {name: matching.matched(lab, beside, strengths, found, name, seed) for name, found in rows.items()}
         damage, capability = measures.damaged(lab, beside, seed), measures.capable(lab, beside, seed)
-        leg = replace(leg, calibration=strengths, matched=at, damage=damage, capability=capability)
+        leg = replace(leg, strengths=strengths, matched=at, damage=damage, capability=capability)
     return replace(leg, samples=stages.samples(lab, leg.vector, seed)) if leg.vector else leg
 
 

@@ -17,11 +17,12 @@ def control_tables(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str
     """For each vector its controls, arm by arm, with the vector's own effect beside theirs."""
     if evidence.audit is None or evidence.audit.controls.is_empty():
         return []
+    costs = _costs(evidence)
     tables = []
     for part in evidence.audit.controls.partition_by(_VECTOR, maintain_order=True):
         names = evidence.evaluations(str(part["behavior"][0]), part["eval"].unique().to_list())
         lines = [
-            {**_line(line), "first": place == 0}
+            {**_line(line), "first": place == 0, "cost": costs.get((line["model"], line["adapter"], sign), "–")}
             for name in names
             for sign in (1, -1)
             for place, line in enumerate(part.filter(eval=name, sign=sign).sort("adapter").to_dicts())
@@ -59,6 +60,14 @@ def meanings(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     known = kinds()
     named = sorted({line["kind"] for table in tables for line in table["lines"]} & set(known))
     return [(name, known[name].shows) for name in named]
+
+
+def _costs(evidence: Evidence) -> dict[tuple[str, str, int], str]:
+    """What a control costs at the strength of its vector: the mean over seeds, of one draw each."""
+    if evidence.strengths is None:
+        return {}
+    found = evidence.strengths.filter(pl.col("method") == "control").select("model", "adapter", "sign", "value")
+    return {(model, name, sign): f"{value:.2f}" for model, name, sign, value in found.drop_nulls().iter_rows()}
 
 
 def _line(line: Mapping[str, Any]) -> dict[str, Any]:
