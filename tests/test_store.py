@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.store import RECORD, SCRATCH, Artifact, Store, code_digest, explain, safe_name
+from weightsteer.store import RECORD, SCRATCH, Artifact, Store, Unmade, code_digest, explain, safe_name
 
 # Three stages in a chain; the middle one resumes from its scratch, as the generation of pairs does.
 PIPELINE = """
@@ -73,6 +73,23 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     root = tmp_path_factory.mktemp("undisturbed")
     pipeline(root)
     return tree(root)
+
+
+def test_looking_makes_nothing(tmp_path: Path) -> None:
+    """To see which vectors of a run are finished must not train one, whichever part of a run shares the store."""
+    store = Store(tmp_path)
+
+    def build(work: Path) -> None:
+        (work / "a").write_text("a")
+
+    with store.looking(), pytest.raises(Unmade):
+        store.stage("one", {}, [], build)
+    assert tree(tmp_path) == {}
+    made = store.stage("one", {}, [], build)
+    with store.looking():
+        assert store.stage("one", {}, [], build) == made
+    assert not made.cached
+    assert store.stage("two", {}, [], build).key != made.key  # it makes again after it
 
 
 def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:

@@ -71,8 +71,15 @@ class Artifact:
         return json.loads((self.path / name).read_text(encoding="utf-8"))
 
 
+class Unmade(Exception):
+    """A stage is not finished, and its store was only looked through."""
+
+
 class Store:
     """Artifacts below ``root``; see the module's text. Safe for several processes on one machine."""
+
+    looks = False
+    """Whether it is only looked through, see `looking`."""
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
@@ -84,6 +91,15 @@ class Store:
             raise explain(error, self.root, "the output folder") or WeightsteerError(
                 f"cannot make the output folder '{root}': {error}. Choose another one with --out."
             ) from error
+
+    @contextmanager
+    def looking(self) -> Iterator[None]:
+        """Inside, a stage that is not finished raises :class:`Unmade` instead of being made."""
+        self.looks = True
+        try:
+            yield
+        finally:
+            self.looks = False
 
     def stage(
         self,
@@ -113,6 +129,8 @@ class Store:
             shown = None if link is None else self.root / link
             if found and (shown is None or _linked(shown, folder)):
                 return replace(found, link=shown)
+            if self.looks and not found:
+                raise Unmade(name)
             with self._lock(folder.name):
                 found = _finished(folder, name, key)  # another process may have made it while we waited
                 record = {**recipe, "key": key, "upstream": _upstream(inputs)}
@@ -162,7 +180,7 @@ class Store:
     def _explained(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except WeightsteerError:
+        except (WeightsteerError, Unmade):
             raise
         except Exception as error:
             explanation = explain(error, self.root, doing)

@@ -3,8 +3,7 @@
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -134,10 +133,6 @@ def _family_code(adapter: str) -> str:
     return "adapters"
 
 
-class Unmade(Exception):
-    """A stage is not finished, and the lab was only looking."""
-
-
 class Lab:
     """One behaviour and one adapter family on one model, at work in one output folder.
 
@@ -179,7 +174,6 @@ class Lab:
         self.changes = config.training.model_dump(exclude={"recipe"}, exclude_none=True)
         self.config = config
         self.alone = (len(config.behavior), len(config.adapter)) == (1, 1) and not config.compare
-        self._looking = False
 
     @property
     def name(self) -> str:
@@ -196,15 +190,6 @@ class Lab:
 
         Recipe.load(self.recipe, self.adapter, **self.changes)
 
-    @contextmanager
-    def looking(self) -> Iterator[None]:
-        """Inside, a stage that is not finished raises :class:`Unmade` instead of being made, and nothing is told."""
-        self._looking = True
-        try:
-            yield
-        finally:
-            self._looking = False
-
     def make(
         self,
         stage: str,
@@ -219,8 +204,6 @@ class Lab:
         """`Store.stage` with a link for people in this lab's folder, and a line on standard error."""
 
         def checked(work: Path) -> None:
-            if self._looking:
-                raise Unmade(name)
             self.check()
             build(work)
 
@@ -236,6 +219,6 @@ class Lab:
         return artifact
 
     def tell(self, line: str) -> None:
-        """A line on standard error, unless the lab is only looking."""
-        if not self._looking:
+        """A line on standard error, unless the store is only looked through."""
+        if not self.store.looks:
             print(line, file=sys.stderr)

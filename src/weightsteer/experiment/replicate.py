@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiment import arms, matching, measures, stages
 from weightsteer.experiment.config import RunConfig
-from weightsteer.experiment.lab import BASELINES, Lab, Models, Unmade
+from weightsteer.experiment.lab import BASELINES, Lab, Models
 from weightsteer.experiment.legs import Leg, report
-from weightsteer.store import Artifact, Store, file_digest, safe_name, versions
+from weightsteer.store import Artifact, Store, Unmade, file_digest, safe_name, versions
 from weightsteer.workers import work
 
 __all__ = ["RunConfig", "difference", "joined_report", "labs", "measure", "pairs", "replicate", "train"]
@@ -182,7 +182,7 @@ def _legs(
 def _finished(lab: Lab, rows: Mapping[str, Artifact], seed: int) -> Leg | None:
     """The vector of this seed with all that was measured of it, or None when something of it is still to be made."""
     try:
-        with lab.looking():
+        with lab.store.looking():
             return _leg(lab, rows, seed)
     except Unmade:
         return None

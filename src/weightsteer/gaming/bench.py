@@ -2,15 +2,14 @@
 
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightsteer.experiment.config import RunConfig
-from weightsteer.experiment.lab import ModelIdentity, Models, Unmade
+from weightsteer.experiment.lab import ModelIdentity, Models
 from weightsteer.gaming.config import GamingConfig
 from weightsteer.gaming.protocol import Protocol
 from weightsteer.store import Artifact, Store, safe_name
@@ -35,7 +34,6 @@ class Bench:
         self.generator_identity: ModelIdentity = self._models.generator_identity
         self.protocol = Protocol.load(self.identity.family)
         self.home = Path(safe_name(self.identity.name), "gaming")
-        self._looking = False
 
     @property
     def trained(self) -> "Loaded":
@@ -69,15 +67,6 @@ class Bench:
         """What a stage's key has to know of the model it runs."""
         return {**asdict(identity), "device": self.config.device, "dtype": self.config.dtype}
 
-    @contextmanager
-    def looking(self) -> Iterator[None]:
-        """Inside, a stage that is not finished raises :class:`~weightsteer.experiment.lab.Unmade`, and is not made."""
-        self._looking = True
-        try:
-            yield
-        finally:
-            self._looking = False
-
     def make(
         self,
         stage: str,
@@ -88,13 +77,8 @@ class Bench:
     ) -> Artifact:
         """`Store.stage` with a link below this model's folder, and a line on standard error when something is made."""
 
-        def checked(work: Path) -> None:
-            if self._looking:
-                raise Unmade(str(place))
-            build(work)
-
         started = time.monotonic()
-        artifact = self.store.stage(stage, inputs, code, checked, self.home / place)
+        artifact = self.store.stage(stage, inputs, code, build, self.home / place)
         if not artifact.cached:
             print(f"{self.identity.name:<10} {place!s:<44} {time.monotonic() - started:.1f} s", file=sys.stderr)
         return artifact

@@ -8,13 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from weightsteer.experiment.lab import Unmade
 from weightsteer.gaming import reporting, stages
 from weightsteer.gaming.bench import Bench
 from weightsteer.gaming.config import GamingConfig
 from weightsteer.gaming.legs import Leg
 from weightsteer.gaming.protocol import Cell
-from weightsteer.store import Artifact, Store
+from weightsteer.store import Artifact, Store, Unmade
 from weightsteer.workers import work
 
 
@@ -81,7 +80,7 @@ def make(bench: Bench, share: Share) -> Leg:
 def finished(bench: Bench, share: Share) -> Leg | None:
     """The share when nothing of it is still to be made, else None."""
     try:
-        with bench.looking():
+        with bench.store.looking():
             return make(bench, share)
     except Unmade:
         return None
