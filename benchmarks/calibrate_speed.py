@@ -157,10 +157,12 @@ class Published:
         return None
 
 
-def timed(work: Callable[[], Any]) -> tuple[Any, float]:
+def timed(name: str, work: Callable[[], Any]) -> tuple[Any, float]:
     start = time.perf_counter()
     result = work()
-    return result, time.perf_counter() - start
+    seconds = time.perf_counter() - start
+    print(f"{name}: {seconds:.1f} s", file=sys.stderr, flush=True)
+    return result, seconds
 
 
 def setting(options: Options) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, list[Text], list[Text]]:
@@ -193,10 +195,14 @@ def main(options: Options) -> None:
             shown=False,
         )
 
-    base, base_seconds = timed(lambda: ours("base"))
-    steered, steered_seconds = timed(lambda: ours("steered"))
+    base, base_seconds = timed("base text", lambda: ours("base"))
+    steered, steered_seconds = timed("steered text", lambda: ours("steered"))
     plain = Published(model, vector, contexts, others, options.tokens)
-    solved, plain_seconds = timed(lambda: [plain.calibrate(s, options.budget, options.tolerance) for s in (-1, 1)])
+
+    def published() -> list[float | None]:
+        return [plain.calibrate(sign, options.budget, options.tolerance) for sign in (-1, 1)]
+
+    solved, plain_seconds = timed("published", published)
     evaluations = plain.evaluations
 
     # the same answer: what the published procedure itself measures at our strength

@@ -5,7 +5,7 @@ The page's style sheet recolours charts for dark mode by their colour attributes
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import altair as alt
 import polars as pl
@@ -174,20 +174,7 @@ def norm_map(norms: pl.DataFrame) -> Drawing:
         for layer, module, norm in cells.select("layer", "module", "norm").iter_rows()
     ]
     names = ["other" if layer < 0 else str(layer) for layer in layers]
-    base = alt.Chart(alt.NamedData("norms")).encode(
-        x=alt.X(
-            "layer:O",
-            sort=names,
-            scale=alt.Scale(paddingInner=0.05),
-            axis=alt.Axis(title="decoder layer", orient="top", labelAngle=0, domain=False, ticks=False, grid=False),
-        ),
-        y=alt.Y(
-            "module:O",
-            sort=order["module"].to_list(),
-            scale=alt.Scale(paddingInner=0.08),
-            axis=alt.Axis(title=None, domain=False, ticks=False, grid=False, labelLimit=220),
-        ),
-    )
+    base = by_module("norms", names, order["module"].to_list(), orient="top", labelLimit=220)
     top = max((value["norm"] for value in values), default=1.0) or 1.0
     squares = base.mark_rect(color=PALETTE[0], cornerRadius=2).encode(
         opacity=alt.Opacity(
@@ -206,6 +193,23 @@ def norm_map(norms: pl.DataFrame) -> Drawing:
     step = 46 if few else 19
     chart = alt.layer(*layered).properties(width={"step": step}, height={"step": 26 if few else 22})
     return Drawing(chart, {"norms": values})
+
+
+def by_module(
+    data: str, layers: Sequence[str], modules: Sequence[str], *, orient: Literal["top", "bottom"], **axis: Any
+) -> alt.Chart:
+    """A cell for each ``layer`` and ``module`` of the named data, in these orders; ``axis``: of the modules' names."""
+    bare = {"domain": False, "ticks": False, "grid": False}
+    across = alt.Axis(title="decoder layer", orient=orient, labelAngle=0, **bare)
+    return alt.Chart(alt.NamedData(data)).encode(
+        x=alt.X("layer:O", sort=list(layers), scale=alt.Scale(paddingInner=0.05), axis=across),
+        y=alt.Y(
+            "module:O",
+            sort=list(modules),
+            scale=alt.Scale(paddingInner=0.08),
+            axis=alt.Axis(title=None, **bare, **axis),
+        ),
+    )
 
 
 def short_module() -> pl.Expr:

@@ -5,7 +5,7 @@ from typing import Any
 import altair as alt
 import polars as pl
 
-from weightsteer.report.charts import CONTROL, EXTENT, FEW_LAYERS, INK, MUTED, PALETTE, Drawing, Table
+from weightsteer.report.charts import CONTROL, EXTENT, FEW_LAYERS, INK, MUTED, PALETTE, Drawing, Table, by_module
 from weightsteer.selection import kind_of, layer_of
 
 CURVES = {
@@ -50,28 +50,7 @@ def module_map(cells: pl.DataFrame, what: str) -> Drawing:
     modules = list(dict.fromkeys(value["module"] for value in values))
     few = len(layers) <= FEW_LAYERS
     name = f"map {what}"
-    base = alt.Chart(alt.NamedData(name)).encode(
-        x=alt.X(
-            "layer:O",
-            sort=layers,
-            scale=alt.Scale(paddingInner=0.05),
-            axis=alt.Axis(title="decoder layer", orient="bottom", labelAngle=0, domain=False, ticks=False, grid=False),
-        ),
-        y=alt.Y(
-            "module:O",
-            sort=modules,
-            scale=alt.Scale(paddingInner=0.08),
-            axis=alt.Axis(
-                title=None,
-                domain=False,
-                ticks=False,
-                grid=False,
-                labelLimit=150,
-                minExtent=112,
-                maxExtent=112,
-            ),
-        ),
-    )
+    base = by_module(name, layers, modules, orient="bottom", labelLimit=150, minExtent=112, maxExtent=112)
     top = max((abs(value["value"]) for value in values), default=1.0) or 1.0
     opacity = alt.Opacity("size:Q", scale=alt.Scale(domain=[0, top], range=[0.03, 0.75]), legend=None)
     squares = (
