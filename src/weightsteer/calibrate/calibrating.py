@@ -1,6 +1,6 @@
 """calibrate(): for every intervention and sign, the strength at which its side effect hits a budget."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
@@ -23,9 +23,9 @@ from weightsteer.progress import progress
 from weightsteer.steering import Intervention
 
 LEAST_COARSE = 4  # prompts of the wide grid
-# A p95 over few tokens has corners, and a fifth power is met within the tolerance only at steps of 2/5 of it; the
-# steered model's own text jumps with α, and with it the value. So the last round tries strengths close together.
-STEPS: dict[Source, float] = {"base": 0.4, "steered": 0.8}  # between them, of the tolerance
+STEPS: dict[Source, float] = {"base": 0.4, "steered": 0.8}
+"""Between the strengths of the last round, of the tolerance. A fifth power is met only at steps of 2/5 of it; the
+steered model's own text jumps with α, and with it the value."""
 
 SCHEMA = {
     "model": pl.String,
@@ -113,8 +113,8 @@ def calibrate(
         - ``status``: ``converged``; ``not monotone``: the curve crosses the budget more than once, this is the first
           crossing; ``saturated``: the budget is not reached up to ``alpha_max``, or the model breaks (NaN) before;
           ``not converged``: reached, but no measured strength lies within the tolerance; ``fixed``.
-        - ``rounds`` (at most 3), ``evaluations`` (prompts × strengths of the search), ``prompts, audit_prompts`` (how
-          many), ``definition`` (id and hash: strengths compare only where it agrees).
+        - ``rounds`` on all prompts (at most 3), ``evaluations`` (prompts × strengths of the search), ``prompts,
+          audit_prompts`` (how many), ``definition`` (id and hash: strengths compare only where it agrees).
 
     Raises:
         WeightsteerError: a setting without meaning, interventions that cannot be told apart, prompts and audit prompts
@@ -142,23 +142,25 @@ def calibrate(
     with (
         evaluating(model),
         enough_memory(),
-        progress("calibrate", len(chosen) * (ROUNDS + 1), shown=shown) as advance,
+        progress("calibrate", len(chosen) * (ROUNDS + 2), shown=shown) as advance,
     ):
         for intervention in chosen:
             fixed = _fixed(intervention, signs) if strengths is None else strengths
             if fixed is not None:
                 found_at = _measured(meter, intervention, asked, fixed) if fixed else {}
+                advance(ROUNDS + 1)
             else:
                 step = tolerance * STEPS[text if kl else "base"]
                 searches = {sign: Search(budgets[sign], alpha_max, tolerance, step) for sign in signs}
-                found_at = _solved(meter, intervention, asked, searches, statistic)
+                found_at = _solved(meter, intervention, asked, searches, statistic, advance)
             if not found_at:
+                advance(1)
                 continue
             alphas = [one["nearest_alpha"] for one in found_at.values() if one["nearest_alpha"] is not None]
             audited = meter.tokens(intervention, others, alphas) if alphas else {}
             tried = alphas[0] if alphas else signs[0] * alpha_max * GRID[0]
             floor = value(meter.noise(intervention, asked, tried), statistic)
-            advance(ROUNDS + 1)
+            advance(1)
             for sign, line in found_at.items():
                 own = Definition(
                     budget_kind,
@@ -196,14 +198,16 @@ def _solved(
     prompts: Sequence[Asked],
     searches: Mapping[int, Search],
     statistic: Statistic,
+    advance: Callable[[int], None],
 ) -> dict[int, dict[str, Any]]:
     """The outcome of each sign; the candidates of both are rows of the same batches."""
     read: dict[float, list[Array]] = {}
     evaluations = dict.fromkeys(searches, 0)
-    for number in range(ROUNDS):
+    for number in range(ROUNDS + 1):
         wanted = {sign: search.wanted() for sign, search in searches.items()}
         alphas = [sign * alpha for sign, own in wanted.items() for alpha in own]
         if not alphas:
+            advance(ROUNDS + 1 - number)
             break
         some = prompts if number else prompts[: max(LEAST_COARSE, len(prompts) // 4)]
         measured = (meter.tokens if number else meter.glance)(intervention, some, alphas)
@@ -213,6 +217,7 @@ def _solved(
             if own:
                 searches[sign].told({alpha: value(measured[sign * alpha], statistic) for alpha in own})
                 evaluations[sign] += len(some) * len(own)
+        advance(1)
     outcome = {}
     for sign, search in searches.items():
         hit, nearest = (None if alpha is None else sign * alpha for alpha in (search.hit(), search.nearest()))

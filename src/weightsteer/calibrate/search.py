@@ -1,12 +1,13 @@
-"""The search for the strength at which a curve first reaches a budget, in at most three rounds of many candidates.
+"""The search for the strength at which a curve first reaches a budget: a wide grid, then at most three rounds.
 
-1. a wide grid, each strength 2√2 times the last, on a part of the text: it only has to tell where to look;
-2. five strengths within a factor of two around the estimate, on all of it;
-3. the interpolated strength itself and four close to it.
+0. a glance at a wide grid, each strength 2√2 times the last, on a part of the text: it only has to tell where to look;
+1. three strengths around the estimate, on all of it;
+2. the strength interpolated from these;
+3. three close to the one interpolated from all of them.
 
 Estimates are log-log: near 0 the KL divergence is ½ α² F with the Fisher information F along the vector, a line of
-slope 2. Where the curve still has this slope as it reaches the budget, three strengths do instead of five. A strength
-counts only when it has been measured, and its value lies within the tolerance of the budget.
+slope 2. A strength counts only when it has been measured, and its value lies within the tolerance of the budget: the
+search is over as soon as one does, on a smooth curve after the second round.
 """
 
 from collections.abc import Mapping
@@ -20,8 +21,7 @@ Points = Mapping[float, float]
 
 ROUNDS = 3
 GRID = tuple(8 ** ((place - 8) / 2) for place in range(9))  # 1/4096 … 1, of the largest strength
-AROUND = (0.5, sqrt(0.5), 1.0, sqrt(2), 2.0)
-GENTLE = 2.2  # a slope up to this is that near 0
+AROUND = (sqrt(0.5), 1.0, sqrt(2))
 SLOPES = 0.5, 4.0
 
 
@@ -36,6 +36,7 @@ class Search:
         step: between the strengths of the last round, relative to the estimate.
         coarse: strength → value, on a part of the text; NaN where the model is broken.
         fine: the same on all of it.
+        rounds: measured on all of it.
     """
 
     budget: float
@@ -48,21 +49,22 @@ class Search:
 
     def wanted(self) -> list[float]:
         """The candidates of the next round; none when the search is over."""
-        if self.rounds == 0:
+        if not self.coarse:
             return [self.largest * share for share in GRID]
         if self.rounds == ROUNDS or self.hit() is not None or self._exhausted():
             return []
-        known, factors = (self.coarse, AROUND) if self.rounds == 1 else (self.fine, self._checks())
-        if gentle(known, self.budget):  # the inner three of five
-            factors = factors[1:-1]
-        centre = estimate(known, self.budget)
+        factors = (AROUND, (1.0,), (1 - self.step, 1.0, 1 + self.step))[self.rounds]
+        centre = estimate(self.fine or self.coarse, self.budget)
         tried = {min(centre * factor, self.largest) for factor in factors}
         return sorted(alpha for alpha in tried if not any(isclose(alpha, other) for other in self.fine))
 
     def told(self, values: Points) -> None:
         """The values of the candidates."""
-        (self.fine if self.rounds else self.coarse).update(values)
-        self.rounds += 1
+        if self.coarse:
+            self.fine.update(values)
+            self.rounds += 1
+        else:
+            self.coarse.update(values)
 
     def hit(self) -> float | None:
         """The strength that meets the budget at the first crossing of the curve."""
@@ -88,9 +90,6 @@ class Search:
         broken = any(not isfinite(value) for value in self.fine.values())
         return "saturated" if not reached and (broken or self._exhausted()) else "not converged"
 
-    def _checks(self) -> tuple[float, ...]:
-        return tuple(1 + number * self.step for number in (-2, -1, 0, 1, 2))
-
     def _exhausted(self) -> bool:
         """Whether the largest strength has been measured, and nothing reaches the budget."""
         return self.largest in self.fine and all(self._side(value) < 0 for value in self.fine.values())
@@ -108,15 +107,6 @@ class Search:
         """How often the curve, from 0 at α = 0, crosses the budget by more than the tolerance."""
         sides = [-1, *filter(None, (self._side(points[alpha]) for alpha in sorted(points)))]
         return sum(first != second for first, second in pairwise(sides))
-
-
-def gentle(points: Points, budget: float) -> bool:
-    """Whether the curve reaches the budget between two points, and rises there no faster than it begins."""
-    order = sorted(points)
-    for low, high in pairwise(order):
-        if not points[high] < budget:
-            return 0 < points[low] < budget and _exponent(points, low, high) <= GENTLE
-    return False
 
 
 def estimate(points: Points, budget: float) -> float:
@@ -149,9 +139,5 @@ def _slope(points: Points, pair: list[float]) -> float:
     """The exponent between two points; 2 where it cannot be told."""
     if len(pair) < 2 or not all(isfinite(points[alpha]) and points[alpha] > 0 for alpha in pair):
         return 2.0
-    return min(max(_exponent(points, *pair), SLOPES[0]), SLOPES[1])
-
-
-def _exponent(points: Points, low: float, high: float) -> float:
-    """The exponent of the power law through two points with positive values."""
-    return log(points[high] / points[low]) / log(high / low)
+    low, high = pair
+    return min(max(log(points[high] / points[low]) / log(high / low), SLOPES[0]), SLOPES[1])
