@@ -51,8 +51,8 @@ class Options:
     layers: int = 28
     """Fewer layers for a quick look."""
     vocabulary: int = 151_936
-    size: float = 0.02
-    """Of the random vector; about so large that α is near 1."""
+    size: float = 0.01
+    """Of the random vector; so large that α is near 2, where it was published to be for LoRA."""
     sharpness: float = 4.0
     """Times the logits of random weights, whose KL divergence would otherwise not reach the budget at any strength."""
     out: Path | None = None

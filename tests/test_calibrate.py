@@ -20,7 +20,7 @@ from transformers import GenerationConfig
 from vectors import hooks
 
 from weightsteer.bootstrap import Bootstrap
-from weightsteer.calibrate import SCHEMA, budgets_of, calibrate, divergence
+from weightsteer.calibrate import SCHEMA, budgets_of, calibrate, divergence, side_effects
 from weightsteer.calibrate.definition import Definition, digest
 from weightsteer.calibrate.prompts import halves, kind
 from weightsteer.calibrate.search import GRID, Search
@@ -249,19 +249,21 @@ def test_prompts_are_measured_and_others_matched_to_them(tmp_path: Path) -> None
         budgets_of(pl.concat([rows, rows]))
 
 
-def test_given_strengths_are_measured_and_not_solved_for(tmp_path: Path) -> None:
+def test_given_strengths_are_measured_as_those_found(tmp_path: Path, monkeypatch: Any) -> None:
     """A control stands at the strength of its vector: what it costs there must be what a search would have found."""
     model, tokenizer, vector, _ = trained("qwen3", tmp_path)
-    found = calibrate(model, tokenizer, vector, budget=0.2, **FEW)
+    monkeypatch.setattr("weightsteer.calibrate.prompts.neutral_texts", lambda _: [*PROMPTS, *AUDIT])
+    few: dict[str, Any] = {"tokens": TOKENS, "resamples": 50, "shown": False}
+    found = calibrate(model, tokenizer, vector, budget=0.2, **few)
     at = dict(found.select("sign", "alpha_star").iter_rows())
-    told = calibrate(model, tokenizer, vector, strengths=at, **FEW)
-    assert told["status"].to_list() == ["fixed", "fixed"]
-    for name in ("sign", "alpha_star", "value", "low", "high", "audit_value", "audit_low", "audit_high"):
+    told = side_effects(model, tokenizer, [vector], at, **few)
+    assert told["alpha"].to_list() == found["alpha_star"].to_list()
+    for name in ("sign", "value", "low", "high", "prompts"):
         assert told[name].to_list() == pytest.approx(found[name].to_list(), rel=1e-5), name
-    assert calibrate(model, tokenizer, vector, strengths={}, **FEW).is_empty()
+    assert side_effects(model, tokenizer, [vector], {}, **few).is_empty()
     for wrong in ({1: -0.5}, {2: 1.0}, {1: nan}):
         with pytest.raises(WeightsteerError, match="given by sign"):
-            calibrate(model, tokenizer, vector, strengths=wrong, **FEW)
+            side_effects(model, tokenizer, [vector], wrong, **few)
 
 
 def test_equal_damage_in_nll(tmp_path: Path) -> None:

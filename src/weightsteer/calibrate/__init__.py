@@ -8,5 +8,6 @@ prompts.
 
 from weightsteer.calibrate.calibrating import SCHEMA, calibrate
 from weightsteer.calibrate.settings import budgets_of
+from weightsteer.calibrate.side_effects import side_effects
 
-__all__ = ["SCHEMA", "budgets_of", "calibrate"]
+__all__ = ["SCHEMA", "budgets_of", "calibrate", "side_effects"]

@@ -9,11 +9,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from weightsteer.bootstrap import Array, Bootstrap
 from weightsteer.calibrate.definition import BudgetKind, Definition, Direction, Source, Statistic, digest
 from weightsteer.calibrate.divergence import evaluating
-from weightsteer.calibrate.meters import BaseText, Meter, RightChoice, SteeredText, WrittenText
+from weightsteer.calibrate.meters import Meter, meter_of
 from weightsteer.calibrate.prompts import Asked, chosen_prompts
 from weightsteer.calibrate.search import GRID, ROUNDS, Search
-from weightsteer.calibrate.settings import BUDGETS, budgets_by_sign, check_settings
-from weightsteer.calibrate.statistic import bounds, value
+from weightsteer.calibrate.settings import BUDGETS, budgets_by_sign, check_measure, check_search, usual_statistic
+from weightsteer.calibrate.statistic import described, value
 from weightsteer.engine.table import check_distinct, identity
 from weightsteer.evals.base import Item
 from weightsteer.evals.neutral import Text
@@ -67,7 +67,6 @@ def calibrate(
     prompts: Sequence[Text] | Sequence[Item] | None = None,
     audit_prompts: Sequence[Text] | Sequence[Item] | None = None,
     signs: Sequence[int] = (-1, 1),
-    strengths: Mapping[int, float] | None = None,
     alpha_max: float = 64.0,
     tolerance: float = 0.05,
     token_budget: int = 8192,
@@ -78,8 +77,7 @@ def calibrate(
     """Find the strength of every intervention, for each sign, at which its side effect hits the budget.
 
     Interventions that have no strength (prompts) are measured at α = ±1 instead, with the status ``fixed``; with
-    `budgets_of` others are matched to one of them. ``strengths`` measures all interventions like that: what does it
-    cost there?
+    `budgets_of` others are matched to one of them.
 
     Args:
         budget: in nats per token, for both signs or by sign (``{1: 0.6, -1: 0.4}``); of a capability, in probability.
@@ -96,7 +94,6 @@ def calibrate(
         prompts: conversations to calibrate on, for a capability rows of a task. None: half of
             `weightsteer.evals.neutral.neutral_texts`, or of `weightsteer.evals.capability.neutral_items`.
         audit_prompts: others to check on; None: every other cluster of ``prompts``, which then serve for both.
-        strengths: by sign (``{1: 0.8, -1: -1.2}``), to measure at instead of solving for them.
         alpha_max: no larger |α| is tried.
         tolerance: relative; how near the budget the value has to come.
         token_budget: texts × strengths × tokens of one forward pass.
@@ -122,21 +119,14 @@ def calibrate(
     """
     chosen = list(interventions) if isinstance(interventions, Sequence) else [interventions]
     check_distinct(chosen)
-    if statistic is None:
-        statistic = "p95" if budget_kind == "kl" else "mean"
-    check_settings(budget_kind, statistic, direction, text, tokens, alpha_max, tolerance, strengths or {})
+    statistic = statistic or usual_statistic(budget_kind)
+    check_measure(budget_kind, statistic, direction, text, tokens)
+    check_search(alpha_max, tolerance)
     budgets = budgets_by_sign(BUDGETS[budget_kind] if budget is None else budget, signs, budget_kind)
     kl, tasks = budget_kind == "kl", budget_kind == "capability"
     asked, others = chosen_prompts(model, prompts, audit_prompts, tasks=tasks)
 
-    def meter_of() -> Meter[Any]:
-        if kl:
-            continued = BaseText if text == "base" else SteeredText
-            return continued(model, tokenizer, direction, tokens, token_budget, other_base)
-        written = WrittenText if budget_kind == "nll" else RightChoice
-        return written(model, tokenizer, token_budget, other_base)
-
-    meter = meter_of()
+    meter = meter_of(budget_kind, text, model, tokenizer, direction, tokens, token_budget, other_base)
     draws = Bootstrap(resamples, 0)
     lines: list[dict[str, Any]] = []
     with (
@@ -145,7 +135,7 @@ def calibrate(
         progress("calibrate", len(chosen) * (ROUNDS + 2), shown=shown) as advance,
     ):
         for intervention in chosen:
-            fixed = _fixed(intervention, signs) if strengths is None else strengths
+            fixed = _fixed(intervention, signs)
             if fixed is not None:
                 found_at = _measured(meter, intervention, asked, fixed) if fixed else {}
                 advance(ROUNDS + 1)
@@ -180,8 +170,8 @@ def calibrate(
                         **identity(intervention),
                         "sign": sign,
                         **line,
-                        **_told("", read, asked, statistic, draws),
-                        **_told("audit_", audited.get(line["nearest_alpha"]), others, statistic, draws),
+                        **described("", read, asked, statistic, draws),
+                        **described("audit_", audited.get(line["nearest_alpha"]), others, statistic, draws),
                         "budget": own.budget,
                         "noise_floor": floor,
                         "prompts": len(asked),
@@ -254,13 +244,3 @@ def _measured(
         }
         for sign, alpha in strengths.items()
     }
-
-
-def _told(
-    name: str, tokens: Sequence[Array] | None, prompts: Sequence[Asked], statistic: Statistic, draws: Bootstrap
-) -> dict[str, float | None]:
-    """The statistic and its interval as columns; null where nothing was measured."""
-    if tokens is None:
-        return {f"{name}value": None, f"{name}low": None, f"{name}high": None}
-    low, high = bounds(tokens, [prompt.cluster for prompt in prompts], statistic, draws)
-    return {f"{name}value": value(tokens, statistic), f"{name}low": low, f"{name}high": high}

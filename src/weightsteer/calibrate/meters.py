@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.bootstrap import Array
-from weightsteer.calibrate.definition import Direction
+from weightsteer.calibrate.definition import BudgetKind, Direction, Source
 from weightsteer.calibrate.divergence import Forced, Walk, along_texts, along_walks, divergence, read_texts, read_walks
 from weightsteer.engine import sweep
 from weightsteer.errors import WeightsteerError
@@ -45,6 +45,24 @@ class Meter(Protocol[_Asked]):
     def noise(self, intervention: Intervention, prompts: Sequence[_Asked], alpha: float) -> list[Array]:
         """What the same measurement makes of α = 0: its row in a batch in which α is steered, against the base model by
         itself, one text at a time, without hooks and cache. What is left is rounding."""
+
+
+def meter_of(
+    kind: BudgetKind,
+    text: Source,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    direction: Direction,
+    tokens: int,
+    token_budget: int,
+    other_base: bool,
+) -> Meter[Any]:
+    """The meter of a kind of budget; ``text``, ``direction`` and ``tokens`` have a meaning for ``kl`` alone."""
+    if kind == "kl":
+        continued = BaseText if text == "base" else SteeredText
+        return continued(model, tokenizer, direction, tokens, token_budget, other_base)
+    written = WrittenText if kind == "nll" else RightChoice
+    return written(model, tokenizer, token_budget, other_base)
 
 
 @dataclass

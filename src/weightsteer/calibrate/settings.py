@@ -5,7 +5,7 @@ from math import isfinite
 
 import polars as pl
 
-from weightsteer.calibrate.definition import UNITS, BudgetKind
+from weightsteer.calibrate.definition import UNITS, BudgetKind, Statistic
 from weightsteer.errors import WeightsteerError, unknown
 
 BUDGETS: dict[BudgetKind, float] = {"kl": 0.5, "nll": 0.5, "capability": 0.1}
@@ -45,20 +45,11 @@ def budgets_by_sign(budget: float | Mapping[int, float], signs: Sequence[int], k
     return budgets
 
 
-def check_settings(
-    budget_kind: str,
-    statistic: str,
-    direction: str,
-    text: str,
-    tokens: int,
-    alpha_max: float,
-    tolerance: float,
-    strengths: Mapping[int, float],
-) -> None:
-    """Refuse settings without meaning.
+def check_measure(budget_kind: str, statistic: str, direction: str, text: str, tokens: int) -> None:
+    """Refuse a side effect that has no meaning.
 
     Raises:
-        WeightsteerError: which one, and what it may be.
+        WeightsteerError: which setting is wrong, and what it may be.
     """
     for name, given, known in (
         ("budget_kind", budget_kind, tuple(BUDGETS)),
@@ -71,12 +62,32 @@ def check_settings(
     if budget_kind != "kl" and statistic != "mean":
         read = "the rise of the NLL is known per text" if budget_kind == "nll" else "a capability is a share"
         raise WeightsteerError(f"{read}, so its statistic is the mean: leave it out.")
-    for name, number, fine, wanted in (
-        ("tokens", tokens, tokens >= 1, "at least 1"),
-        ("alpha_max", alpha_max, isfinite(alpha_max) and alpha_max > 0, "positive and finite"),
-        ("tolerance", tolerance, 0 < tolerance < 1, "between 0 and 1"),
-    ):
-        if not fine:
-            raise WeightsteerError(f"{name} is {number}; it must be {wanted}.")
+    if tokens < 1:
+        raise WeightsteerError(f"tokens is {tokens}; it must be at least 1.")
+
+
+def check_search(alpha_max: float, tolerance: float) -> None:
+    """Refuse a search that cannot end.
+
+    Raises:
+        WeightsteerError: which setting is wrong, and what it may be.
+    """
+    if not (isfinite(alpha_max) and alpha_max > 0):
+        raise WeightsteerError(f"alpha_max is {alpha_max}; it must be positive and finite.")
+    if not 0 < tolerance < 1:
+        raise WeightsteerError(f"tolerance is {tolerance}; it must be between 0 and 1.")
+
+
+def check_strengths(strengths: Mapping[int, float]) -> None:
+    """Refuse strengths that are not given by their own sign.
+
+    Raises:
+        WeightsteerError: they are not.
+    """
     if not all(sign in (-1, 1) and isfinite(alpha) and alpha * sign > 0 for sign, alpha in strengths.items()):
         raise WeightsteerError(f"strengths are given by sign ({{1: 0.8, -1: -1.2}}), not as {dict(strengths)}.")
+
+
+def usual_statistic(budget_kind: BudgetKind) -> Statistic:
+    """p95 of the KL; of the others the mean, as the NLL is known per text and a capability is a mean."""
+    return "p95" if budget_kind == "kl" else "mean"

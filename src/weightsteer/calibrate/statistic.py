@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from weightsteer.bootstrap import Array, Bootstrap, interval
 from weightsteer.calibrate.definition import Statistic
+from weightsteer.calibrate.prompts import Asked
 
 QUANTILE = 0.95
 CELLS = 4_000_000  # resamples × tokens held at once: 32 MB
@@ -43,6 +44,16 @@ def bounds(
     values = [_weighted(pooled, times[at : at + step][:, owner], statistic) for at in range(0, len(times), step)]
     low, high = interval(draws.pooled(np.concatenate(values)[:, None], len(names)))
     return low, high
+
+
+def described(
+    name: str, tokens: Sequence[Array] | None, prompts: Sequence[Asked], statistic: Statistic, draws: Bootstrap
+) -> dict[str, float | None]:
+    """The statistic and its interval as columns ``{name}value, {name}low, {name}high``; null where nothing was read."""
+    if tokens is None:
+        return {f"{name}value": None, f"{name}low": None, f"{name}high": None}
+    low, high = bounds(tokens, [prompt.cluster for prompt in prompts], statistic, draws)
+    return {f"{name}value": value(tokens, statistic), f"{name}low": low, f"{name}high": high}
 
 
 def _weighted(ascending: Array, times: Array, statistic: Statistic) -> Array:

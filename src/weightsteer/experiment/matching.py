@@ -29,6 +29,8 @@ def calibrated(lab: Lab, arms: Arms, seed: int) -> Artifact:
     return lab.make("calibration", inputs, code, build, seed=seed)
 
 
+MEASURE = ("budget_kind", "statistic", "direction", "text", "tokens")
+"""Those of the options that say what a side effect is."""
 _CALIBRATES = ("calibrate", "pocket.items", "pocket.world")
 
 
@@ -71,15 +73,15 @@ def _with_controls(
     """
     import polars
 
-    from weightsteer.calibrate import calibrate
+    from weightsteer.calibrate import side_effects
     from weightsteer.engine.table import identity
 
     if not controls:
         return found
-    prices = [name for name in found.columns if name.removeprefix("audit_") in ("value", "low", "high")]
+    price = ["value", "low", "high"]
     at = dict(found.drop_nulls("alpha_star").select("sign", "alpha_star").iter_rows())
     some = [arm.intervention for arm in one_draw(controls)]
-    measured = calibrate(*lab.models.trained, some, strengths=at, **chosen)
+    measured = side_effects(*lab.models.trained, some, at, **{name: chosen[name] for name in MEASURE})
     place = ["method", "adapter", "seed", "sign"]
     lines = [
         found.with_columns(
@@ -87,14 +89,15 @@ def _with_controls(
             status=polars.when(polars.col("status") == "converged")
             .then(polars.lit("fixed"))
             .otherwise(polars.col("status")),
-        ).drop(prices)
+            **dict.fromkeys([f"audit_{name}" for name in price], polars.lit(None, polars.Float64)),
+        ).drop(price)
         for told in (identity(arm.intervention) for arm in controls)
     ]
-    priced = polars.concat(lines).join(measured.select(*place, *prices), on=place, how="left", nulls_equal=True)
+    priced = polars.concat(lines).join(measured.select(*place, *price), on=place, how="left", nulls_equal=True)
     return polars.concat([found, priced.select(found.columns)])
 
 
-def matched(lab: Lab, arms: Arms, strengths: Artifact, rows: Artifact, name: str, seed: int) -> Artifact:
+def matched(lab: Lab, arms: Arms, at: Artifact, rows: Artifact, name: str, seed: int) -> Artifact:
     """``rows.parquet``: all arms over the rows of one evaluation at the strengths that were found."""
 
     def build(work: Path) -> None:
@@ -102,17 +105,17 @@ def matched(lab: Lab, arms: Arms, strengths: Artifact, rows: Artifact, name: str
 
         from weightsteer.engine.table import identity
 
-        found = polars.read_parquet(strengths.path / "strengths.parquet")
-        at = []
+        found = polars.read_parquet(at.path / "strengths.parquet")
+        chosen = []
         for arm in arms.load():
             me = [polars.col(key).eq_missing(value) for key, value in identity(arm.intervention).items()]
-            at.append(Arm(arm.intervention, tuple(found.filter(*me)["alpha_star"].drop_nulls())))
-        scored(lab, at, rows, name).write_parquet(work / "rows.parquet")
+            chosen.append(Arm(arm.intervention, tuple(found.filter(*me)["alpha_star"].drop_nulls())))
+        scored(lab, chosen, rows, name).write_parquet(work / "rows.parquet")
 
     inputs = {
         "model": lab.on(lab.identity),
         "arms": dict(arms.inputs),
-        "strengths": strengths,
+        "strengths": at,
         "items": rows,
         "evaluation": name,
     }
