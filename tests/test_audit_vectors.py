@@ -264,6 +264,33 @@ def test_strengths_of_a_calibration_stand_beside_the_arms():
     assert found.excluded.select("adapter", "sign").rows() == [("lora", -1)]
 
 
+@pytest.mark.parametrize(("cost", "named"), [(0.6, True), (1.5, False), (None, True)])
+def test_a_control_that_costs_more_is_no_equal(cost, named):
+    """At the strength of its vector a control may break the model three times as much: that is no match for it."""
+    rows = pl.concat(
+        [
+            synthetic(discrimination=1.0, seeds=SEEDS, **QUIET),
+            synthetic(discrimination=1.0, method="control", adapter="lora-direction-only", seeds=SEEDS, **QUIET),
+        ]
+    )
+    at = pl.DataFrame(
+        [
+            (method, adapter, seed, sign, float(sign), "fixed", value)
+            for method, adapter, value in (("weight", "lora", 0.5), ("control", "lora-direction-only", cost))
+            for seed in SEEDS
+            for sign in (1, -1)
+        ],
+        schema=["method", "adapter", "seed", "sign", "alpha_star", "status", "value"],
+        orient="row",
+    )
+    found = audit(rows, at, resamples=200)
+    line = found.vectors.filter(method="weight").row(0, named=True)
+    assert line["controls"] == ["lora-direction-only"]
+    assert ("does as well" in line["label"]) == named
+    assert ("at 3.0 times the side effect" in line["verdict"]) == (not named)
+    assert found.controls["price"].to_list() == [None if cost is None else pytest.approx(cost / 0.5)] * 2
+
+
 def test_a_vector_without_rows_at_a_strength_is_refused():
     """An empty audit would read as a clean one."""
     with pytest.raises(WeightsteerError, match="strength other than 0"):

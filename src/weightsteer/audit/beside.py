@@ -60,6 +60,28 @@ def beside_controls(
     return beside.with_columns(as_good=not_less | ((pl.col("draws_as_good") > 0) & (chance > LEVEL)).fill_null(False))
 
 
+def priced(beside: pl.DataFrame, at: pl.DataFrame) -> pl.DataFrame:
+    """With ``price``: the side effect of the control over that of its vector at the same strength, means over seeds.
+
+    Args:
+        beside: of `beside_controls`.
+        at: the strengths; as `weightsteer.calibrate` gives them they have the side effects (``value``). Null without.
+    """
+    if "value" not in at.columns:
+        return beside.with_columns(price=pl.lit(None, pl.Float64))
+    keys = [name for name in ("model", "behavior", "method", "adapter", "sign") if name in at.columns]
+    its_keys = [f"reference_{name}" if name in ("method", "adapter") else name for name in keys]
+    costs = at.group_by(keys).agg(pl.mean("value"))
+    own = costs.rename({"value": "_own"})
+    its = costs.rename({**dict(zip(keys, its_keys, strict=True)), "value": "_its"})
+    return (
+        beside.join(own, on=keys, how="left", nulls_equal=True, maintain_order="left")
+        .join(its, on=its_keys, how="left", nulls_equal=True, maintain_order="left")
+        .with_columns(price=pl.col("_own") / pl.col("_its"))
+        .drop("_own", "_its")
+    )
+
+
 def _at_strengths(beside: pl.DataFrame, means: pl.DataFrame) -> pl.DataFrame:
     """With the mean strengths in the place of the arms."""
     for prefix in ("", "reference_"):

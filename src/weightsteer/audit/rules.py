@@ -22,7 +22,8 @@
    ``reversed`` or ``Yes-saying``; ``mixed`` in a tie; ``nothing separable`` when none shows anything. It is ``format
    damage`` when more evaluations are damaged than show something.
 5. A control does as well in an arm that steers as `weightsteer.audit.beside` says; it is named. Where it does so in
-   every arm that steers, the label says so.
+   every arm that steers, the label says so, unless it costs more than `DEAR` times as much: it has the strength of its
+   vector, and what does as much for more is no equal of it. The evidence then gives the price.
 6. A covariate that the shifts follow is named when the correlation is at least `STRONG` and told from 0 among all
    correlations of the vector (Benjamini and Hochberg); a nuisance vector when its cosine is.
 """
@@ -37,6 +38,9 @@ from weightsteer.stats.words import estimate, number, share, signed
 
 NEGLIGIBLE = 0.1
 """Nats: this much changes the probability of an answer by 2.5 points at most."""
+
+DEAR = 1.5
+"""Times the side effect of the vector."""
 
 STRONG = 0.5
 """A correlation or cosine of this size is named in the verdict."""
@@ -136,20 +140,24 @@ _TURNED = {"": "", "_low": "_high", "_high": "_low"}
 """The interval of vector − control from that of control − vector."""
 
 
+def dear(name: str, lines: Sequence[Line]) -> bool:
+    """Whether a control costs more than its vector in one of these arms (rule 5)."""
+    return any(line["price"] is not None and line["price"] > DEAR for line in lines if line["adapter"] == name)
+
+
 def company(cells: Mapping[str, set[tuple[str, int]]], lines: Sequence[Line]) -> list[str]:
     """Controls that do as well, each with its difference on one evaluation (rule 5)."""
     told = []
     for name, held in sorted(cells.items()):
         line = next(line for line in lines if line["adapter"] == name and (line["eval"], line["sign"]) in held)
+        price = f", at {line['price']:.1f} times the side effect" if dear(name, [line]) else ""
         if line["difference_high"] is not None and line["difference_high"] < 0:
-            told.append(
-                f"the control {name} does as much on {line['eval']} in {line['draws_as_good']} of {line['draws']} draws"
-            )
+            draws = f"{line['draws_as_good']} of {line['draws']} draws"
+            told.append(f"the control {name} does as much on {line['eval']} in {draws}{price}")
             continue
-        difference = {f"of{end}": None if (v := line[f"difference{at}"]) is None else -v for end, at in _TURNED.items()}
-        told.append(
-            f"the control {name} cannot be told to do less on {line['eval']} (difference {estimate(difference, 'of')})"
-        )
+        turned = {f"of{end}": None if (v := line[f"difference{at}"]) is None else -v for end, at in _TURNED.items()}
+        less = f"(difference {estimate(turned, 'of')}{price})"
+        told.append(f"the control {name} cannot be told to do less on {line['eval']} {less}")
     return told
 
 

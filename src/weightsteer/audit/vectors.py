@@ -7,11 +7,11 @@ from typing import Any
 import polars as pl
 
 from weightsteer.audit.arms import along
-from weightsteer.audit.beside import beside_controls
+from weightsteer.audit.beside import beside_controls, priced
 from weightsteer.audit.draws import UNFOLDED, VECTOR, folded, many_draws, owners, trained
 from weightsteer.audit.headline import headline_strengths, listed
 from weightsteer.audit.nuisance import nuisances
-from weightsteer.audit.rules import SHOWN, company, evidence, followed, judged, name_of, shows, side
+from weightsteer.audit.rules import SHOWN, company, dear, evidence, followed, judged, name_of, shows, side
 from weightsteer.audit.transfer import transfer
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats.correction import benjamini_hochberg
@@ -83,7 +83,7 @@ def audit(
     steady = folded(chosen.rows, drawn)
     both = summarize(along(steady), **options).filter(pl.col("alpha") != 0)
     lines, both = _corrected(_summary(steady, drawn, means, **options), both)
-    beside = beside_controls(chosen.rows, steady, known, drawn, means, **options)
+    beside = priced(beside_controls(chosen.rows, steady, known, drawn, means, **options), strengths)
     shifts = _adjusted(nuisances(steady, covariates, **options))
     cosine = _cosines(lines, cosines or {})
     without_yes = _without_yes(covariates, lines)
@@ -212,7 +212,7 @@ def _vector(
     for line in as_good:
         cells.setdefault(line["adapter"], set()).add((line["eval"], line["sign"]))
     words = name_of(found, str(names["behavior"]))
-    everywhere = sorted(name for name, held in cells.items() if held == steering)
+    everywhere = sorted(name for name, held in cells.items() if held == steering and not dear(name, as_good))
     if everywhere:
         words += f", but {listed(everywhere)} {'does' if len(everywhere) == 1 else 'do'} as well"
     told = [*evidence(found, by_eval, both), *company(cells, as_good), *followed(shifts.to_dicts(), cosine.to_dicts())]

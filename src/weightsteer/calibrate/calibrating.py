@@ -126,7 +126,8 @@ def calibrate(
     kl, tasks = budget_kind == "kl", budget_kind == "capability"
     asked, others = chosen_prompts(model, prompts, audit_prompts, tasks=tasks)
 
-    meter = meter_of(budget_kind, text, model, tokenizer, direction, tokens, token_budget, other_base)
+    every = [*asked, *others]
+    meter = meter_of(budget_kind, text, model, tokenizer, direction, tokens, token_budget, other_base, every)
     draws = Bootstrap(resamples, 0)
     lines: list[dict[str, Any]] = []
     with (

@@ -56,11 +56,16 @@ def meter_of(
     tokens: int,
     token_budget: int,
     other_base: bool,
+    ahead: Sequence[Any],
 ) -> Meter[Any]:
-    """The meter of a kind of budget; ``text``, ``direction`` and ``tokens`` have a meaning for ``kl`` alone."""
+    """The meter of a kind of budget; ``text``, ``direction`` and ``tokens`` have a meaning for ``kl`` alone.
+
+    ``ahead``: all prompts that will be asked for.
+    """
+    if kind == "kl" and text == "base":
+        return BaseText(model, tokenizer, direction, tokens, token_budget, other_base, ahead)
     if kind == "kl":
-        continued = BaseText if text == "base" else SteeredText
-        return continued(model, tokenizer, direction, tokens, token_budget, other_base)
+        return SteeredText(model, tokenizer, direction, tokens, token_budget, other_base)
     written = WrittenText if kind == "nll" else RightChoice
     return written(model, tokenizer, token_budget, other_base)
 
@@ -75,11 +80,18 @@ class BaseText:
     length: int
     token_budget: int
     other_base: bool
+    ahead: Sequence[Text] = ()
+    """Prompts that will be asked for. They are written together: a step of decoding costs the same for many."""
     texts: dict[str, list[int]] = field(default_factory=dict)
 
     def write(self, prompts: Sequence[Text]) -> None:
         """Let the base model answer the prompts that have no continuation yet, in batches of like length."""
-        contexts = {text.item: context(self.model, self.tokenizer, None, text, 0.0, self.length) for text in prompts}
+        if all(text.item in self.texts for text in prompts):
+            return
+        contexts = {
+            text.item: context(self.model, self.tokenizer, None, text, 0.0, self.length)
+            for text in (*prompts, *self.ahead)
+        }
         left = sorted((item for item in contexts if item not in self.texts), key=lambda item: len(contexts[item]))
         greedy = Sampling(temperature=_GREEDY, top_p=1.0, top_k=0, max_new_tokens=self.length)
         stops = stop_ids(self.model, self.tokenizer)

@@ -67,7 +67,7 @@ def side_effects(
     check_measure(budget_kind, statistic, direction, text, tokens)
     check_strengths(strengths)
     asked, _ = chosen_prompts(model, None, None, tasks=budget_kind == "capability")
-    meter = meter_of(budget_kind, text, model, tokenizer, direction, tokens, token_budget, other_base)
+    meter = meter_of(budget_kind, text, model, tokenizer, direction, tokens, token_budget, other_base, asked)
     draws = Bootstrap(resamples, 0)
     lines = []
     with evaluating(model), enough_memory(), progress("side effects", len(interventions), shown=shown) as advance:

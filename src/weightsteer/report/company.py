@@ -6,6 +6,7 @@ from typing import Any
 import polars as pl
 
 from weightsteer.audit import estimate
+from weightsteer.audit.rules import DEAR
 from weightsteer.report.cells import arm, key, p_value
 from weightsteer.report.charts import Series
 from weightsteer.report.evidence import Evidence
@@ -87,6 +88,7 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
         "holm": p_value(line["holm"]),
         "mde": "–" if line["mde"] is None else f"{line['mde']:.2f}",
         "draws": "–" if line["draws"] is None else f"{line['draws_as_good']} of {line['draws']}",
+        "dear": line["price"] is not None and line["price"] > DEAR,
         "works": works,
         "as_good": works and bool(line["as_good"]),
     }
