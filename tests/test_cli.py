@@ -176,7 +176,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ("replicate --model nobody/nothing", ["nobody/nothing", "without a network"]),
         ("replicate --model {files}/no-template", ["no chat template"]),
         ("replicate {run} --behavior honest", ["unknown behavior 'honest'", "did you mean 'honesty'"]),
-        ("replicate {run} --behavior {files}/indented.yaml", ["indented.yaml, line 9"]),
+        ("replicate {run} --behavior {files}/indented.yaml", ["indented.yaml, line 10"]),
         ("replicate {run} --behavior {files}/field.yaml", ["field.yaml", "positiv"]),
         ("replicate {run} --behavior nowhere.yaml", ["no behaviour file nowhere.yaml"]),
         ("replicate {run} --adapter lroa", ["unknown adapter 'lroa'", "did you mean 'lora'"]),
