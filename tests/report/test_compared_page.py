@@ -183,6 +183,18 @@ def test_a_control_is_as_good_only_where_its_vector_does_something(evidence: Evi
     assert empty["as_good"] == []
 
 
+def test_a_control_shows_its_own_price(evidence: Evidence) -> None:
+    """Controls of several behaviours have the same names: the price of another one would pass for it."""
+    known = evidence.strengths
+    assert known is not None
+    other = known.with_columns(behavior=pl.lit("sycophancy"), value=pl.lit(9.0))
+    several = replace(evidence, strengths=pl.concat([known.with_columns(value=pl.lit(0.25)), other]))
+    (table,) = control_tables(several, series(swept()))
+    assert {line["cost"] for line in table["lines"]} == {"0.25"}
+    (unknown,) = control_tables(replace(evidence, strengths=None), series(swept()))
+    assert {line["cost"] for line in unknown["lines"]} == {"–"}
+
+
 def test_si_stands_with_all_its_parts_and_weaknesses(evidence: Evidence, report: Path) -> None:
     """SI alone ranks a no-op above real effects; a part that is missing hides which way the rows went."""
     summary = summarize(swept(), resamples=50)

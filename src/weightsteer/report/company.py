@@ -23,7 +23,11 @@ def control_tables(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str
     for part in evidence.audit.controls.partition_by(_VECTOR, maintain_order=True):
         names = evidence.evaluations(str(part["behavior"][0]), part["eval"].unique().to_list())
         lines = [
-            {**_line(line), "first": place == 0, "cost": costs.get((line["model"], line["adapter"], sign), "–")}
+            {
+                **_line(line),
+                "first": place == 0,
+                "cost": costs.get((line["model"], line["behavior"], line["adapter"], sign), "–"),
+            }
             for name in names
             for sign in (1, -1)
             for place, line in enumerate(part.filter(eval=name, sign=sign).sort("adapter").to_dicts())
@@ -63,12 +67,13 @@ def meanings(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(name, known[name].shows) for name in named]
 
 
-def _costs(evidence: Evidence) -> dict[tuple[str, str, int], str]:
+def _costs(evidence: Evidence) -> dict[tuple[str, str, str, int], str]:
     """What a control costs at the strength of its vector: the mean over seeds, of one draw each."""
     if evidence.strengths is None:
         return {}
-    found = evidence.strengths.filter(pl.col("method") == "control").select("model", "adapter", "sign", "value")
-    return {(model, name, sign): f"{value:.2f}" for model, name, sign, value in found.drop_nulls().iter_rows()}
+    found = evidence.strengths.filter(pl.col("method") == "control")
+    lines = found.select("model", "behavior", "adapter", "sign", "value").drop_nulls()
+    return {(*place, sign): f"{value:.2f}" for *place, sign, value in lines.iter_rows()}
 
 
 def _line(line: Mapping[str, Any]) -> dict[str, Any]:
