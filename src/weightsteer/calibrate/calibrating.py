@@ -14,7 +14,7 @@ from weightsteer.calibrate.prompts import Asked, chosen_prompts
 from weightsteer.calibrate.search import GRID, ROUNDS, Search
 from weightsteer.calibrate.settings import BUDGETS, budgets_by_sign, check_measure, check_search, usual_statistic
 from weightsteer.calibrate.statistic import described, value
-from weightsteer.engine.table import check_distinct, identity
+from weightsteer.engine.table import WHOSE, check_distinct, identity
 from weightsteer.evals.base import Item
 from weightsteer.evals.neutral import Text
 from weightsteer.evals.readout import enough_memory
@@ -28,11 +28,7 @@ STEPS: dict[Source, float] = {"base": 0.4, "steered": 0.8}
 steered model's own text jumps with α, and with it the value."""
 
 SCHEMA = {
-    "model": pl.String,
-    "behavior": pl.String,
-    "method": pl.String,
-    "adapter": pl.String,
-    "seed": pl.Int64,
+    **WHOSE,
     "sign": pl.Int64,
     "alpha_star": pl.Float64,
     "nearest_alpha": pl.Float64,
@@ -125,7 +121,6 @@ def calibrate(
     budgets = budgets_by_sign(BUDGETS[budget_kind] if budget is None else budget, signs, budget_kind)
     kl, tasks = budget_kind == "kl", budget_kind == "capability"
     asked, others = chosen_prompts(model, prompts, audit_prompts, tasks=tasks)
-
     every = [*asked, *others]
     meter = meter_of(budget_kind, text, model, tokenizer, direction, tokens, token_budget, other_base, every)
     draws = Bootstrap(resamples, 0)

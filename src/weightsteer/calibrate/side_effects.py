@@ -12,18 +12,14 @@ from weightsteer.calibrate.meters import meter_of
 from weightsteer.calibrate.prompts import chosen_prompts
 from weightsteer.calibrate.settings import check_measure, check_strengths, usual_statistic
 from weightsteer.calibrate.statistic import described
-from weightsteer.engine.table import check_distinct, identity
+from weightsteer.engine.table import WHOSE, check_distinct, identity
 from weightsteer.evals.readout import enough_memory
 from weightsteer.models import model_name
 from weightsteer.progress import progress
 from weightsteer.steering import Intervention
 
 SCHEMA = {
-    "model": pl.String,
-    "behavior": pl.String,
-    "method": pl.String,
-    "adapter": pl.String,
-    "seed": pl.Int64,
+    **WHOSE,
     "sign": pl.Int64,
     "alpha": pl.Float64,
     "value": pl.Float64,

@@ -12,12 +12,17 @@ from weightsteer.errors import WeightsteerError
 from weightsteer.evals.base import Item
 from weightsteer.steering import Intervention
 
-SCHEMA = {
+WHOSE = {
     "model": pl.String,
     "behavior": pl.String,
     "method": pl.String,
     "adapter": pl.String,
     "seed": pl.Int64,
+}
+"""Whose line it is: the first columns of every table of measurements."""
+
+SCHEMA = {
+    **WHOSE,
     "alpha": pl.Float64,
     "eval": pl.String,
     "item": pl.String,

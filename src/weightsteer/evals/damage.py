@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.engine.table import check_distinct, identity
+from weightsteer.engine.table import WHOSE, check_distinct, identity
 from weightsteer.errors import WeightsteerError
 from weightsteer.evals.neutral import Text
 from weightsteer.evals.readout import enough_memory, rendered, right_padded, strengths
@@ -35,11 +35,7 @@ from weightsteer.steering import Intervention, steer
 MAX_LOGITS = 2**26  # entries of one logit matrix: 256 MiB in fp32
 
 SCHEMA = {
-    "model": pl.String,
-    "behavior": pl.String,
-    "method": pl.String,
-    "adapter": pl.String,
-    "seed": pl.Int64,
+    **WHOSE,
     "alpha": pl.Float64,
     "eval": pl.String,
     "item": pl.String,
