@@ -26,9 +26,9 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerF
 from vectors import random_vector
 
 from weightsteer import WeightVector
-from weightsteer.calibrate import calibrate
-from weightsteer.calibrate.prompts import halves
-from weightsteer.evals.neutral import Text, neutral_texts
+from weightsteer.data.evals.neutral import Text, neutral_texts
+from weightsteer.measure.calibrate import calibrate
+from weightsteer.measure.calibrate.prompts import halves
 from weightsteer.models import render_chat
 from weightsteer.training import Recipe
 

@@ -17,13 +17,14 @@ import polars as pl
 import torch
 from carries_page import EVALUATIONS, LIMIT, NUISANCES, REPAIRS, page
 
-from weightsteer import Behavior, WeightVector, controls, evals, load_model, sweep
-from weightsteer.behaviors.spec import Questions
-from weightsteer.experiment.lab import Loaded
-from weightsteer.pairs import SelfJudge, curate, generate, kept
-from weightsteer.pairs.balance import Balance, balanced
+from weightsteer import Behavior, WeightVector, controls, load_model, sweep
+from weightsteer.analysis.repair import project_out
+from weightsteer.data import evals
+from weightsteer.data.behaviors.spec import Questions
+from weightsteer.data.pairs import SelfJudge, curate, generate, kept
+from weightsteer.data.pairs.balance import Balance, balanced
+from weightsteer.experiments.sweep.lab import Loaded
 from weightsteer.pocket.world import TRAIN, facts
-from weightsteer.repair import project_out
 from weightsteer.training import Recipe, train_branch
 
 SEEDS = (0, 1, 2)

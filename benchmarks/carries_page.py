@@ -6,11 +6,11 @@ from typing import Any
 import polars as pl
 
 from weightsteer import WeightVector
+from weightsteer.analysis.repair import By
 from weightsteer.audit import audit, covariates_of, estimate, number
 from weightsteer.audit.arms import along
 from weightsteer.audit.cosines import cosines_with
-from weightsteer.evals import Item
-from weightsteer.repair import By
+from weightsteer.data.evals import Item
 from weightsteer.stats import compare
 
 EVALUATIONS = ("dilemmas", "sycophancy", "truthfulness", "facts", "identity")
@@ -188,8 +188,8 @@ PAGE = """# What a vector carries
 
 A vector is named after what it was trained for. What it does is another matter. On the embedded model the truth is
 known: facts, dilemmas and claims of the user have right answers, and honesty is one latent trait behind all of them.
-So the audit (`weightsteer.audit`) and the two repairs (`weightsteer.repair`) can be held against it. This page is
-written, tables and verdicts, by
+So the audit (`weightsteer.audit`) and the two repairs (`weightsteer.analysis.repair`) can be held against it. This page
+is written, tables and verdicts, by
 
 ```console
 $ python benchmarks/carries.py --out docs/what-a-vector-carries.md
@@ -254,8 +254,8 @@ steer honesty: a cosine near 0 does not mean that two vectors do different thing
 ## The repair
 
 The vector of false claims before, with nuisance vectors projected out of dW, and trained on better pairs. Pairs: 60
-claims of which four in five are false, as they are, and cut down by `weightsteer.pairs.balance.balanced`. False claims
-alone are refused there: no choice of them separates honesty from No. In seed 0:
+claims of which four in five are false, as they are, and cut down by `weightsteer.data.pairs.balance.balanced`. False
+claims alone are refused there: no choice of them separates honesty from No. In seed 0:
 
 ```text
 {balance}

@@ -20,14 +20,13 @@ import tyro
 from torch import Tensor
 
 from weightsteer import load_model
-from weightsteer.gaming import together
-from weightsteer.gaming.prefix import Active
-from weightsteer.gaming.protocol import ROLES, SETTINGS, Cell, Protocol
-from weightsteer.gaming.together import Learner, train_together
-from weightsteer.gaming.training_rows import learners_of
-from weightsteer.pairs import generate
-from weightsteer.pairs.likelihood import Answered, log_likelihood
-from weightsteer.training import Recipe
+from weightsteer.data.pairs import generate
+from weightsteer.experiments.gaming.protocol import ROLES, SETTINGS, Cell, Protocol
+from weightsteer.experiments.gaming.training_rows import learners_of
+from weightsteer.inference.likelihood import Answered, log_likelihood
+from weightsteer.inference.prefix import Active
+from weightsteer.training import Recipe, together
+from weightsteer.training.together import Learner, train_together
 
 
 @dataclass(frozen=True)

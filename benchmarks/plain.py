@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.evals import Item
+from weightsteer.data.evals import Item
+from weightsteer.inference.choices import choice_table, score_choices
 from weightsteer.models import render_chat
-from weightsteer.scoring import choice_table, score_choices
 
 
 @torch.no_grad()

@@ -19,9 +19,9 @@ from transformers import PreTrainedModel
 from vectors import random_vector
 
 from weightsteer import load_model, sweep
-from weightsteer.evals import Item, load
+from weightsteer.data.evals import Item, load
+from weightsteer.inference.choices import choice_table
 from weightsteer.models import render_chat
-from weightsteer.scoring import choice_table
 from weightsteer.training import Recipe
 
 FAMILIES = ("lora", "dora", "pissa", "delora", "oft", "boft", "ia3")

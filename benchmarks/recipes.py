@@ -16,9 +16,9 @@ import polars as pl
 import torch
 
 from weightsteer import load_model
-from weightsteer.experiment.config import RunConfig
-from weightsteer.experiment.replicate import pairs
-from weightsteer.pairs import kept
+from weightsteer.data.pairs import kept
+from weightsteer.experiments.sweep.config import RunConfig
+from weightsteer.experiments.sweep.replicate import pairs
 from weightsteer.training import Recipe, train_branch
 
 RATES = (1e-4, 3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1, 3e-1, 1.0, 3.0)

@@ -12,8 +12,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerFast, Qwen3Config
 
-from weightsteer.evals import Item, load, user_turn
-from weightsteer.evals.dilemmas import ANSWER_PREFIX, PROMPT
+from weightsteer.data.evals import Item, load, user_turn
+from weightsteer.data.evals.dilemmas import ANSWER_PREFIX, PROMPT
 
 DILEMMAS = Path(__file__).parents[2] / "shared" / "data" / "daily_dilemmas" / "honesty_pairs.jsonl"
 

@@ -26,8 +26,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 from vectors import random_vector
 
-from weightsteer.engine import sweep
-from weightsteer.evals import Item
+from weightsteer.data.evals import Item
+from weightsteer.measure import sweep
 from weightsteer.models import render_chat
 from weightsteer.training import Recipe
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tiny import tiny
 
-from weightsteer.experiment.config import Generation, RunConfig, Training
-from weightsteer.experiment.replicate import replicate
+from weightsteer.experiments.sweep.config import Generation, RunConfig, Training
+from weightsteer.experiments.sweep.replicate import replicate
 
 BEHAVIOR = """
 name: kind

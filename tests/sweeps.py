@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.evals import Item, user_turn
+from weightsteer.data.evals import Item, user_turn
 from weightsteer.models import render_chat
 
 ALPHAS = [-1.0, 0.0, 0.5, 2.0]

@@ -12,11 +12,11 @@ from vectors import batch, logits, peft_logits
 from weightsteer import adapters
 from weightsteer.adapters import AdapterFolder
 from weightsteer.adapters.base import registered
-from weightsteer.behaviors import Behavior
 from weightsteer.cli import POCKET_VERBS, VERBS
 from weightsteer.cli.parse import parse
+from weightsteer.data.behaviors import Behavior
+from weightsteer.data.evals.base import label_balance, registry
 from weightsteer.errors import WeightsteerError
-from weightsteer.evals.base import label_balance, registry
 from weightsteer.steering import steer
 from weightsteer.vector import WeightVector
 

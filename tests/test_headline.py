@@ -2,8 +2,8 @@
 
 import polars as pl
 
-from weightsteer.experiment.config import Generation, RunConfig
-from weightsteer.experiment.replicate import replicate
+from weightsteer.experiments.sweep.config import Generation, RunConfig
+from weightsteer.experiments.sweep.replicate import replicate
 from weightsteer.stats import summarize
 
 

@@ -9,14 +9,15 @@ from random import Random
 import polars as pl
 import pytest
 
-from weightsteer import WeightVector, controls, evals, load_model, sweep
+from weightsteer import WeightVector, controls, load_model, sweep
+from weightsteer.analysis.repair import project_out
 from weightsteer.audit import Audit, audit, covariates_of
 from weightsteer.audit.cosines import cosines_with
-from weightsteer.behaviors import Behavior
+from weightsteer.data import evals
+from weightsteer.data.behaviors import Behavior
+from weightsteer.data.pairs.balance import balanced
 from weightsteer.errors import WeightsteerError
-from weightsteer.pairs.balance import balanced
 from weightsteer.pocket.world import TRAIN, Persona, Question, facts
-from weightsteer.repair import project_out
 from weightsteer.stats import summarize
 from weightsteer.training import Recipe, train_branch
 

@@ -27,21 +27,21 @@ __all__ = [
 
 _HOME = {
     "ActivationVector": "activation",
-    "Behavior": "behaviors",
+    "Behavior": "data.behaviors",
     "Intervention": "steering",
     "WeightVector": "vector",
     "WeightsteerError": "errors",
     "load_model": "models",
-    "prompts_of": "prompts",
+    "prompts_of": "steering.prompts",
     "steer": "steering",
     "summarize": "stats",
-    "sweep": "engine",
+    "sweep": "measure",
 }
 
 
 def __getattr__(name: str) -> Any:
     if name == "evals":
-        return import_module("weightsteer.evals")
+        return import_module("weightsteer.data.evals")
     if name not in _HOME:
         raise AttributeError(f"module 'weightsteer' has no attribute {name!r}")
     return getattr(import_module(f"weightsteer.{_HOME[name]}"), name)
@@ -52,13 +52,13 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
-    from weightsteer import evals
     from weightsteer.activation import ActivationVector
-    from weightsteer.behaviors import Behavior
-    from weightsteer.engine import sweep
+    from weightsteer.data import evals
+    from weightsteer.data.behaviors import Behavior
     from weightsteer.errors import WeightsteerError
+    from weightsteer.measure import sweep
     from weightsteer.models import load_model
-    from weightsteer.prompts import prompts_of
     from weightsteer.stats import summarize
     from weightsteer.steering import Intervention, steer
+    from weightsteer.steering.prompts import prompts_of
     from weightsteer.vector import WeightVector

@@ -13,8 +13,8 @@ from vectors import batch, logits, made
 
 import weightsteer as ws
 from weightsteer.activation import ActivationVector
+from weightsteer.data.evals import Item, user_turn
 from weightsteer.errors import WeightsteerError
-from weightsteer.evals import Item, user_turn
 from weightsteer.models import weight_hash
 
 

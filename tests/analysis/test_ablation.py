@@ -12,12 +12,12 @@ from vectors import made
 from weightsteer.analysis import ablation, parts
 from weightsteer.analysis.ablation import SCHEMA, WHOLE, Measured, energy_share, measure, table
 from weightsteer.analysis.parts import Part, PlanInput
-from weightsteer.analysis.reading import arms, sentences, verdicts
-from weightsteer.engine import sweep
+from weightsteer.controls.seeds import draw_seed
+from weightsteer.data.evals.base import Evaluation
+from weightsteer.data.evals.neutral import Text
 from weightsteer.errors import WeightsteerError
-from weightsteer.evals.base import Evaluation
-from weightsteer.evals.neutral import Text
-from weightsteer.seeds import draw_seed
+from weightsteer.experiments.ablation.reading import arms, sentences, verdicts
+from weightsteer.measure import sweep
 from weightsteer.stats import summarize
 from weightsteer.vector import WeightVector
 

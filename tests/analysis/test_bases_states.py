@@ -7,13 +7,14 @@ import torch
 from contrasts import ANSWERS, hidden_states, last_block, pairs, passing
 from tiny import tiny
 
-from weightsteer.activation.capture import encode
 from weightsteer.analysis import bases
-from weightsteer.analysis.bases import Materials, materials, states
+from weightsteer.analysis.bases import Materials, materials
 from weightsteer.analysis.bases.leading import principal
-from weightsteer.analysis.bases.states import Place
+from weightsteer.data.evals.base import Item
 from weightsteer.errors import WeightsteerError
-from weightsteer.evals.base import Item
+from weightsteer.inference import states
+from weightsteer.inference.capture import encode
+from weightsteer.inference.states import Place
 
 
 @pytest.mark.parametrize("arch", ["qwen3", "llama", "gemma", "mistral", "qwen2"])

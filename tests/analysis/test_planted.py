@@ -15,10 +15,10 @@ from weightsteer.analysis import parts
 from weightsteer.analysis.ablation import measure, table
 from weightsteer.analysis.basis import Basis
 from weightsteer.analysis.overlap import overlap
-from weightsteer.analysis.reading import verdicts
-from weightsteer.evals import Item, user_turn
-from weightsteer.evals.base import Evaluation
-from weightsteer.evals.neutral import Text
+from weightsteer.data.evals import Item, user_turn
+from weightsteer.data.evals.base import Evaluation
+from weightsteer.data.evals.neutral import Text
+from weightsteer.experiments.ablation.reading import verdicts
 from weightsteer.models import choice_ids, render_chat, weight_hash
 from weightsteer.terms import LowRank, Sum
 from weightsteer.vector import WeightVector

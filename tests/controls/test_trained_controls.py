@@ -12,12 +12,12 @@ from vectors import made
 
 import weightsteer
 from weightsteer import controls
-from weightsteer.behaviors import Behavior
-from weightsteer.behaviors.spec import names as behaviors
 from weightsteer.controls import texts, world
+from weightsteer.data.behaviors import Behavior
+from weightsteer.data.behaviors.spec import names as behaviors
+from weightsteer.data.pairs.mixed import exchanged, shuffled
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import family, load_model
-from weightsteer.pairs.mixed import exchanged, shuffled
 from weightsteer.pocket import items
 from weightsteer.pocket.world import dilemmas
 from weightsteer.training.recipes import Recipe
@@ -123,7 +123,7 @@ def test_the_texts_are_balanced_and_in_no_evaluation():
     lengths = {name: [len(entry[name].split()) for entry in read["wordings"]] for name in ("agree", "disagree")}
     assert lengths["agree"] == lengths["disagree"]
     assert all(len(entry["long"]) > 3 * len(entry["short"]) for entry in read["answers"])
-    shipped = Path(weightsteer.__file__).parent / "evals"
+    shipped = Path(weightsteer.__file__).parent / "data" / "evals"
     measured = "\n".join(path.read_text(encoding="utf-8") for path in shipped.glob("*.yaml")).lower()
     assert not [text for text in every if text.rstrip("?.").lower() in measured]
     for name in behaviors():

@@ -20,8 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from weightsteer.activation import gguf, vectorfile
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import decoder_layers, model_name, weight_hash
-from weightsteer.provenance import common, described
 from weightsteer.terms import Modifier, per_row
+from weightsteer.vector.provenance import common, described
 
 
 class ActivationVector:
@@ -58,7 +58,7 @@ class ActivationVector:
     ) -> "ActivationVector":
         """Fit directions to contrastive pairs; the options are those of `weightsteer.activation.fit`."""
         # that file makes vectors, and so imports this one
-        from weightsteer.activation.fitting import fit
+        from weightsteer.training.activation import fit
 
         return fit(model, tokenizer, pairs, **options)
 

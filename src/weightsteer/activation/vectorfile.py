@@ -14,7 +14,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.vectorfile import replace
+from weightsteer.vector.file import replace
 
 VERSION = 1
 _ENTRY = "weightsteer.activation"

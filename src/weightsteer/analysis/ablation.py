@@ -21,14 +21,14 @@ from transformers import PreTrainedTokenizerBase
 
 from weightsteer.analysis.parts import Part, PlanInput
 from weightsteer.analysis.parts.paths import Path
-from weightsteer.engine import sweep
+from weightsteer.controls.seeds import training_seed
+from weightsteer.data.evals.base import Evaluation
+from weightsteer.data.evals.neutral import Text
 from weightsteer.errors import WeightsteerError
-from weightsteer.evals.base import Evaluation
-from weightsteer.evals.damage import damage
-from weightsteer.evals.damage_table import damage_summary
-from weightsteer.evals.neutral import Text
+from weightsteer.measure import sweep
+from weightsteer.measure.damage import damage
+from weightsteer.measure.damage_table import damage_summary
 from weightsteer.progress import progress
-from weightsteer.seeds import training_seed
 from weightsteer.stats import compare
 from weightsteer.vector import WeightVector
 
@@ -63,7 +63,7 @@ class Measured:
 
     Attributes:
         rows: as `sweep` returns them; ``adapter`` is the key of the part.
-        damage: as `weightsteer.evals.damage.damage` returns it.
+        damage: as `weightsteer.measure.damage.damage` returns it.
         parts: key, family, part, how, group, of, matched, control, rank, energy, modules, seed, note; one line each.
         skipped: the parts that do not exist, with the reason.
     """

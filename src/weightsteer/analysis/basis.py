@@ -19,10 +19,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from weightsteer import vectorfile
 from weightsteer.errors import WeightsteerError, unknown
-from weightsteer.selection import Pattern, listed, matching, natural
 from weightsteer.terms.term import stored
+from weightsteer.vector import file as vectorfile
+from weightsteer.vector.selection import Pattern, listed, matching, natural
 
 Side = Literal["output", "input"]
 """Where a subspace lies: among what modules put out (columns of dW) or among what they read (rows of dW). The delta of

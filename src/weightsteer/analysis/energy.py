@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from weightsteer.selection import kind_of, layer_of
+from weightsteer.vector.selection import kind_of, layer_of
 
 OUTSIDE = "outside"
 """The name of what lies in no layer: embeddings, the final norm, the head."""

@@ -12,8 +12,8 @@ from functools import cached_property
 from typing import Any
 
 from weightsteer.analysis.energy import OUTSIDE
-from weightsteer.selection import kind_of, layer_of, natural
 from weightsteer.terms import Sum, gram
+from weightsteer.vector.selection import kind_of, layer_of, natural
 
 
 @dataclass(frozen=True)

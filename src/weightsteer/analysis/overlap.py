@@ -24,7 +24,7 @@ from weightsteer.analysis.basis import Basis, generator
 from weightsteer.analysis.energy import OUTSIDE
 from weightsteer.analysis.projection import check_basis
 from weightsteer.errors import WeightsteerError
-from weightsteer.selection import kind_of, layer_of
+from weightsteer.vector.selection import kind_of, layer_of
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector

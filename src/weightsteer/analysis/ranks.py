@@ -13,7 +13,7 @@ import polars as pl
 import torch
 
 from weightsteer.analysis.bases.leading import root
-from weightsteer.selection import kind_of, layer_of
+from weightsteer.vector.selection import kind_of, layer_of
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector

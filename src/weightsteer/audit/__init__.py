@@ -6,8 +6,8 @@ from weightsteer.audit.headline import headline, headline_strengths, interventio
 from weightsteer.audit.nuisance import nuisances
 from weightsteer.audit.transfer import transfer
 from weightsteer.audit.vectors import Audit, audit
+from weightsteer.formatting import estimate, number, share, signed
 from weightsteer.stats.verdict import PMASS_GATE, label, verdict
-from weightsteer.stats.words import estimate, number, share, signed
 
 __all__ = [
     "PMASS_GATE",

@@ -65,7 +65,8 @@ def priced(beside: pl.DataFrame, at: pl.DataFrame) -> pl.DataFrame:
 
     Args:
         beside: of `beside_controls`.
-        at: the strengths; as `weightsteer.calibrate` gives them they have the side effects (``value``). Null without.
+        at: the strengths; as `weightsteer.measure.calibrate` gives them they have the side effects (``value``). Null
+        without.
     """
     if "value" not in at.columns:
         return beside.with_columns(price=pl.lit(None, pl.Float64))

@@ -16,8 +16,8 @@ def cosines_with(vectors: Sequence[WeightVector], nuisances: Sequence[WeightVect
     """The mean cosine (Frobenius) of every vector with every nuisance vector, over training seeds.
 
     A vector is compared with the nuisance of its own training seed, which shares its initial adapter; with all of that
-    name where none has its seed. Nuisances are named as in `weightsteer.repair`: by their kind of control, else by
-    their behaviour.
+    name where none has its seed. Nuisances are named as in `weightsteer.analysis.repair`: by their kind of control,
+    else by their behaviour.
 
     Raises:
         WeightsteerError: a zero vector has no direction; or vectors of different base models.

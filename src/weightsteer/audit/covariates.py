@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 if TYPE_CHECKING:
-    from weightsteer.evals.base import Item
+    from weightsteer.data.evals.base import Item
 
 _WORD = re.compile(r"[^\W_]+")
 _ASKED = re.compile(

@@ -1,17 +1,17 @@
 """Which vector a control belongs to, and its draws folded into the training seeds of that vector.
 
-A random control is drawn several times for each training seed (`weightsteer.seeds`). Thirty draws for three seeds are
-not thirty seeds: what a training seed does to all of its draws would be counted ten times, and intervals would be too
-narrow. So the draws of a seed are averaged, row by row, and the control has the seeds of its vector, paired with them.
-Effects are means over rows, so that the effect of the average is the average of the effects. For a single training
-seed there is nothing to fold: the draws are the only chance there is, and stay.
+A random control is drawn several times for each training seed (`weightsteer.controls.seeds`). Thirty draws for three
+seeds are not thirty seeds: what a training seed does to all of its draws would be counted ten times, and intervals
+would be too narrow. So the draws of a seed are averaged, row by row, and the control has the seeds of its vector,
+paired with them. Effects are means over rows, so that the effect of the average is the average of the effects. For a
+single training seed there is nothing to fold: the draws are the only chance there is, and stay.
 """
 
 from collections.abc import Iterable
 
 import polars as pl
 
-from weightsteer.seeds import training_seed
+from weightsteer.controls.seeds import training_seed
 from weightsteer.stats.table import RATES
 
 VECTOR = ["model", "behavior", "method", "adapter"]

@@ -5,8 +5,8 @@ from typing import Any
 
 import polars as pl
 
+from weightsteer.formatting import signed
 from weightsteer.stats.verdict import label
-from weightsteer.stats.words import signed
 
 _PHRASES = {
     "steers": "steers {}",

@@ -19,8 +19,8 @@ import numpy as np
 import polars as pl
 import polars.selectors as cs
 
-from weightsteer.bootstrap import Array, Bootstrap, interval
 from weightsteer.errors import WeightsteerError
+from weightsteer.stats.bootstrap import Array, Bootstrap, interval
 from weightsteer.stats.effects import totals
 from weightsteer.stats.grid import Grid
 from weightsteer.stats.pairing import GROUP, paired

@@ -32,9 +32,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from weightsteer.audit.headline import listed
+from weightsteer.formatting import estimate, number, share, signed
 from weightsteer.stats.correction import LEVEL
 from weightsteer.stats.verdict import PMASS_GATE, label, side_of
-from weightsteer.stats.words import estimate, number, share, signed
 
 NEGLIGIBLE = 0.1
 """Nats: this much changes the probability of an answer by 2.5 points at most."""

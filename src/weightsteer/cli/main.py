@@ -29,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
-        from weightsteer.store import explain
+        from weightsteer.runtime.store import explain
 
         explained = explain(error, Path(getattr(error, "filename", None) or "."), " ".join(arguments[:1]))
         if explained is None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args, get_origin
 from weightsteer.cli.verb import Verb
 
 if TYPE_CHECKING:
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
 
 def parse(name: str, verb: Verb, arguments: list[str]) -> dict[str, Any]:
@@ -15,7 +15,7 @@ def parse(name: str, verb: Verb, arguments: list[str]) -> dict[str, Any]:
     import tyro
     from pydantic import create_model
 
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
     repeated, arguments = (
         _config_file(arguments, RunConfig.model_validate(verb.defaults)) if verb.knobs else (RunConfig(), arguments)
@@ -84,7 +84,7 @@ def _plain(value: Any) -> Any:
 
 def _config_file(arguments: list[str], default: "RunConfig") -> "tuple[RunConfig, list[str]]":
     """The configuration that ``--config FILE`` names, else the default; and the other arguments."""
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
     for index, argument in enumerate(arguments):
         if argument == "--config" and index + 1 < len(arguments):

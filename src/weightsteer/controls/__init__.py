@@ -17,11 +17,11 @@ from typing import Any
 import polars as pl
 from transformers import PreTrainedModel
 
-from weightsteer.behaviors import Behavior
 from weightsteer.controls.base import BranchKind, Kind, PairsKind, Side, VectorKind, registered
+from weightsteer.controls.seeds import draw_seed
 from weightsteer.controls.sign import mirrored
+from weightsteer.data.behaviors import Behavior
 from weightsteer.errors import WeightsteerError, unknown
-from weightsteer.seeds import draw_seed
 from weightsteer.vector import WeightVector
 
 __all__ = [
@@ -86,8 +86,8 @@ def control(kind: str, vector: WeightVector, seed: int | None = None) -> WeightV
 def draws(kind: str, vector: WeightVector, count: int = DRAWS) -> list[WeightVector]:
     """So many draws of a random control, with seeds of their own; a control that is not drawn comes once.
 
-    Their seeds are those of `weightsteer.seeds`, by which tables know the draws of one training seed; a larger count
-    contains the smaller one.
+    Their seeds are those of `weightsteer.controls.seeds`, by which tables know the draws of one training seed; a larger
+    count contains the smaller one.
     """
     if count < 1:
         raise WeightsteerError(f"{count} draws of a control: at least one is needed.")

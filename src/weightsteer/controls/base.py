@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 import polars as pl
 from transformers import PreTrainedModel
 
-from weightsteer.behaviors import Behavior
+from weightsteer.data.behaviors import Behavior
 from weightsteer.terms import Sum
 from weightsteer.vector import WeightVector
 

@@ -2,7 +2,7 @@
 
 Every question has a twin to which the right answer is the opposite, and both are answered alike: what is said is as
 often true as false, as often honest as dishonest. A vector trained on them is what the by-product looks like in the
-weights, so that others can be compared with it, and cleaned of it (`weightsteer.repair`).
+weights, so that others can be compared with it, and cleaned of it (`weightsteer.analysis.repair`).
 """
 
 import random
@@ -12,10 +12,10 @@ from typing import NamedTuple
 import polars as pl
 from transformers import PreTrainedModel
 
-from weightsteer.behaviors import Behavior
 from weightsteer.controls import texts, world
 from weightsteer.controls.base import from_pairs
 from weightsteer.controls.contrast import Contrast
+from weightsteer.data.behaviors import Behavior
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import family
 

@@ -3,10 +3,10 @@
 import polars as pl
 from transformers import PreTrainedModel
 
-from weightsteer.behaviors import Behavior
 from weightsteer.controls.base import from_pairs
+from weightsteer.data.behaviors import Behavior
+from weightsteer.data.pairs.mixed import shuffled
 from weightsteer.errors import WeightsteerError
-from weightsteer.pairs.mixed import shuffled
 
 
 @from_pairs(

@@ -14,7 +14,7 @@ from weightsteer.export.merge import merge_into
 from weightsteer.export.proof import Difference, between, default_probe, logits
 from weightsteer.export.realised import MergeReport
 from weightsteer.steering import steer
-from weightsteer.vectorfile import replace
+from weightsteer.vector.file import replace
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.recompress import Loss, Recompression, recompress
 from weightsteer.terms import LowRank, Sum
+from weightsteer.vector.recompress import Loss, Recompression, recompress
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector

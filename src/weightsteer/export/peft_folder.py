@@ -19,7 +19,7 @@ from weightsteer.export.factors import LeftOut, factors
 from weightsteer.export.folder import as_json, finished
 from weightsteer.export.proof import Difference, Probe, Proof, compare, default_probe, prove
 from weightsteer.terms import LowRank, Sum, linear_shape
-from weightsteer.vectorfile import replace
+from weightsteer.vector.file import replace
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector

@@ -23,8 +23,8 @@ from transformers.pytorch_utils import Conv1D
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import model_name, render_chat, weight_hash
+from weightsteer.runtime.store import versions
 from weightsteer.steering import steer
-from weightsteer.store import versions
 from weightsteer.terms import Sum
 
 if TYPE_CHECKING:

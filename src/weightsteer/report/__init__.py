@@ -1,6 +1,5 @@
-"""What a run leaves for people: one offline HTML page, charts for papers, and the summary as CSV."""
+"""What the pages of all experiments share: charts, tables, the shell of a page, and what the terminal shows."""
 
 from weightsteer.report.console import summary_table
-from weightsteer.report.write import write_report
 
-__all__ = ["summary_table", "write_report"]
+__all__ = ["summary_table"]

@@ -6,7 +6,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-from weightsteer.stats.words import number, signed
+from weightsteer.formatting import number, signed
 
 
 def rendered(template: str, **told: Any) -> str:

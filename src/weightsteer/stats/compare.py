@@ -14,8 +14,9 @@ from typing import Any
 
 import polars as pl
 
-from weightsteer.bootstrap import Array, Bootstrap, interval
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.formatting import estimate, number
+from weightsteer.stats.bootstrap import Array, Bootstrap, interval
 from weightsteer.stats.correction import LEVEL, holm
 from weightsteer.stats.effects import resampled
 from weightsteer.stats.grid import Grid
@@ -23,7 +24,6 @@ from weightsteer.stats.pairing import paired
 from weightsteer.stats.spread import Spread
 from weightsteer.stats.strengths import select
 from weightsteer.stats.table import agreement
-from weightsteer.stats.words import estimate, number
 
 METRICS = {
     "discrimination": "nats",

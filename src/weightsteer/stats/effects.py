@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from weightsteer.bootstrap import Array, Bootstrap
+from weightsteer.stats.bootstrap import Array, Bootstrap
 from weightsteer.stats.grid import Grid
 from weightsteer.stats.informedness import one_arm, surgical_informedness
 

@@ -20,7 +20,7 @@ def frontier(summary: pl.DataFrame, damage: pl.DataFrame, *, cost: str = "nll_ch
 
     Args:
         summary: of ``summarize`` (not by seed).
-        damage: of `weightsteer.evals.damage_table.damage_summary`.
+        damage: of `weightsteer.measure.damage_table.damage_summary`.
         cost: its column that counts as damage, in nats per token; see `COSTS`.
 
     Returns:

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from weightsteer.bootstrap import Array
+from weightsteer.stats.bootstrap import Array
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Wilson's interval for a rate: it has a width even where every row went the same way."""
 
-from weightsteer.bootstrap import Z
+from weightsteer.stats.bootstrap import Z
 
 
 def wilson(share: float, n: int) -> tuple[float, float]:

@@ -6,9 +6,9 @@ has at confidence ``1 − a`` the half-width
 
     H(a) = √( Σ_k  t(1 − a/2; df_k)² · c' V_k c )
 
-which is the widening of `weightsteer.bootstrap` at any level, not only at 95%. Its p value is the level whose interval
-would just reach 0. That is conservative (Cochran's bound for the Behrens-Fisher problem), and keeps the heavy tails
-that a correction for many comparisons looks at: three seeds never give p = 0.001 by agreeing roughly.
+which is the widening of `weightsteer.stats.bootstrap` at any level, not only at 95%. Its p value is the level whose
+interval would just reach 0. That is conservative (Cochran's bound for the Behrens-Fisher problem), and keeps the heavy
+tails that a correction for many comparisons looks at: three seeds never give p = 0.001 by agreeing roughly.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import stdtrit
 
-from weightsteer.bootstrap import POWER, Array
+from weightsteer.stats.bootstrap import POWER, Array
 from weightsteer.stats.correction import LEVEL
 
 SMALLEST = 1e-15

@@ -10,7 +10,7 @@ Both labels weigh the same, so a constant added to every log-ratio is all bias a
 The mean of ``g Δ`` over rows (``along_change``), which is often published in their place, mixes the two unless the
 labels are balanced: it is ``discrimination + (n₊ − n₋)/n · bias`` up to the weights of the labels.
 
-Intervals are 95% bootstrap intervals over clusters crossed with training seeds: see ``weightsteer.bootstrap``.
+Intervals are 95% bootstrap intervals over clusters crossed with training seeds: see ``weightsteer.stats.bootstrap``.
 """
 
 from collections.abc import Iterator
@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from weightsteer.bootstrap import Array, Bootstrap, interval
-from weightsteer.bootstrap import detectable as detectable_effect
+from weightsteer.stats.bootstrap import Array, Bootstrap, interval
+from weightsteer.stats.bootstrap import detectable as detectable_effect
 from weightsteer.stats.effects import resampled
 from weightsteer.stats.grid import Grid
 from weightsteer.stats.informedness import of_yes_saying

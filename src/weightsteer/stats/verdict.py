@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from weightsteer.stats.words import estimate, share
+from weightsteer.formatting import estimate, share
 
 PMASS_GATE = 0.9
 """Below this share of probability on the two answers a log-ratio is about a corner of what the model says."""

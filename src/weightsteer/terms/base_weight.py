@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.marks import marks
+from weightsteer.models.fingerprint import marks
 from weightsteer.terms.modules import linear_shape
 from weightsteer.terms.places import Places
 

@@ -65,7 +65,7 @@ def train_branch(
     is, bit for bit (see `weightsteer.training.trainee`).
 
     Args:
-        pairs: as :func:`weightsteer.pairs.curate` returns them; at least prompt, response_pos and
+        pairs: as :func:`weightsteer.data.pairs.curate` returns them; at least prompt, response_pos and
             response_neg.
         folder: where the adapter or the checkpoint is written, with a ``training.json`` beside it; the same
             arguments give the same bytes on the same machine.

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.pairs.likelihood import Answered, answer_logprobs, log_likelihood, packed
+from weightsteer.inference.likelihood import Answered, answer_logprobs, log_likelihood, packed
 from weightsteer.progress import progress
 from weightsteer.training.recipes import Recipe
 from weightsteer.training.rows import Rows

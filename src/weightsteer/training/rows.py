@@ -9,10 +9,10 @@ import numpy as np
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from weightsteer.data.pairs import kept
 from weightsteer.errors import WeightsteerError
-from weightsteer.pairs import kept
-from weightsteer.pairs.likelihood import Answered, answered
-from weightsteer.pairs.sampling import turn_end
+from weightsteer.inference.likelihood import Answered, answered
+from weightsteer.inference.sampling import turn_end
 from weightsteer.training.recipes import Recipe
 
 Side = Literal["positive", "negative"]

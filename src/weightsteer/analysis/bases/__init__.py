@@ -18,8 +18,8 @@ from weightsteer.analysis.bases.base import Kind, register, registered
 from weightsteer.analysis.bases.intersection import intersection
 from weightsteer.analysis.bases.materials import Materials, check_disjoint
 from weightsteer.analysis.basis import Basis, Side
+from weightsteer.data.evals.base import Item
 from weightsteer.errors import WeightsteerError, unknown
-from weightsteer.evals.base import Item
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector

@@ -14,9 +14,9 @@ from torch import Tensor
 from weightsteer.analysis.bases.base import register
 from weightsteer.analysis.bases.leading import principal
 from weightsteer.analysis.bases.materials import Materials
-from weightsteer.analysis.bases.states import Place
 from weightsteer.analysis.basis import Side
 from weightsteer.errors import WeightsteerError
+from weightsteer.inference.states import Place
 
 
 @register(
@@ -71,7 +71,7 @@ def persona_contrast(materials: Materials, rank: int, side: Side) -> dict[str, T
     if not materials.personas:
         raise WeightsteerError(
             "the basis persona-contrast compares personas, and the pairs lack the columns sys_prompt_pos and "
-            "sys_prompt_neg: give pairs as weightsteer.pairs.generate makes them."
+            "sys_prompt_neg: give pairs as weightsteer.data.pairs.generate makes them."
         )
     return materials.stream.at_modules(_by_depth(materials, rank, answers=False, personas=True), side)
 

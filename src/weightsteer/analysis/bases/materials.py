@@ -13,14 +13,14 @@ import polars as pl
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.activation.capture import encode
-from weightsteer.analysis.bases.states import Place, read
 from weightsteer.analysis.bases.stream import Stream, matrix, table_gram
+from weightsteer.data.evals.base import Item
+from weightsteer.data.pairs import kept
 from weightsteer.errors import WeightsteerError
-from weightsteer.evals.base import Item
-from weightsteer.fit import check_base
+from weightsteer.inference.capture import encode
+from weightsteer.inference.states import Place, read
 from weightsteer.models import model_name, weight_hash
-from weightsteer.pairs import kept
+from weightsteer.vector.compatibility import check_base
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
@@ -46,7 +46,8 @@ class Materials:
 
     Attributes:
         model: the base model.
-        tokenizer, pairs: contrastive pairs (`weightsteer.pairs`) for bases of activations, and the tokenizer to render
+        tokenizer, pairs: contrastive pairs (`weightsteer.data.pairs`) for bases of activations, and the tokenizer to
+        render
             them with.
         vector: a weight vector, for bases of its own subspaces.
         vectors: several, for what they share.
@@ -123,7 +124,7 @@ class Materials:
         return total
 
     def states(self, places: Sequence[Place], *, answers: bool, personas: bool) -> dict[Place, Sides]:
-        """Both sides of the probe pairs at some places; see `weightsteer.analysis.bases.states`.
+        """Both sides of the probe pairs at some places; see `weightsteer.inference.states`.
 
         Args:
             answers: at the tokens of the answer; otherwise at the last token of the prompt.

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from weightsteer.analysis.basis import Basis, Side
 from weightsteer.analysis.parts.paths import Path
 from weightsteer.controls import DRAWS
+from weightsteer.controls.seeds import draw_seed
 from weightsteer.errors import unknown
-from weightsteer.seeds import draw_seed
 from weightsteer.vector import WeightVector
 
 How = Literal["whole", "keep", "drop"]

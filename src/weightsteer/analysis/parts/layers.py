@@ -6,8 +6,8 @@ from functools import partial
 from weightsteer.analysis.energy import OUTSIDE
 from weightsteer.analysis.parts.base import Part, PlanInput, kept, plan
 from weightsteer.errors import WeightsteerError
-from weightsteer.selection import layer_of
 from weightsteer.vector import WeightVector
+from weightsteer.vector.selection import layer_of
 
 NAME = "layers"
 THIRDS = ("early layers", "middle layers", "late layers")

@@ -6,7 +6,7 @@ from functools import partial
 from weightsteer.adapters.targets import FEED_FORWARD
 from weightsteer.analysis.parts.base import Part, PlanInput, kept, plan
 from weightsteer.analysis.parts.layers import only, without
-from weightsteer.selection import kind_of
+from weightsteer.vector.selection import kind_of
 
 NAME, CELLS = "modules", "single modules"
 

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from weightsteer.analysis.projection import low_rank_factors
 from weightsteer.errors import WeightsteerError
-from weightsteer.recompress import recompress
 from weightsteer.terms import LowRank, Sum
 from weightsteer.vector import WeightVector
+from weightsteer.vector.recompress import recompress
 
 Span = Callable[[Tensor], tuple[int, int]]
 """Squared singular values in descending order (r,) to the range of indices that is kept, [start, stop)."""

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from weightsteer.cli.verb import TRAIN, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
 
 def _ablate(
@@ -23,8 +23,8 @@ def _ablate(
     texts: int,
     resamples: int,
 ) -> None:
-    from weightsteer.analysis.run import BASES, Options, ablate
-    from weightsteer.report.parts_console import told
+    from weightsteer.experiments.ablation.console import told
+    from weightsteer.experiments.ablation.run import BASES, Options, ablate
 
     changed = {"alphas": alphas, "limit": limit, "resamples": resamples}
     config = type(config).checked({**config.model_dump(), **changed}, "command line")

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 from weightsteer.cli.verb import TRAIN, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
 
 def _calibrate(config: "RunConfig", out: Path, vector: Path | None, baselines: bool) -> None:
     import polars
     from rich.console import Console
 
-    from weightsteer.experiment.replicate import calibrations
-    from weightsteer.report.strengths import calibration_table
+    from weightsteer.experiments.sweep.page.strengths import calibration_table
+    from weightsteer.experiments.sweep.replicate import calibrations
 
     found = calibrations(config, out, vector=vector, baselines=baselines)
     table = polars.concat([polars.read_parquet(each.path / "calibration.parquet") for each in found])

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from weightsteer.cli.verb import DATA, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
 
 def _data(config: "RunConfig", out: Path) -> None:
-    from weightsteer.experiment.replicate import pairs
+    from weightsteer.experiments.sweep.replicate import pairs
 
     for artifact in pairs(config, out):
         print((artifact.path / "audit.txt").read_text(encoding="utf-8"))

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from weightsteer.cli.verb import TRAIN, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
 
 def _diff(config: "RunConfig", out: Path, positive: Path | None, negative: Path | None) -> None:
-    from weightsteer.experiment.replicate import difference
+    from weightsteer.experiments.sweep.replicate import difference
 
     for artifact in difference(config, out, positive=positive, negative=negative):
         print((artifact.path / "vector.txt").read_text(encoding="utf-8"), end="")

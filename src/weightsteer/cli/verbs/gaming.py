@@ -10,9 +10,9 @@ ALPHAS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 
 
 
 def _gaming(out: Path, workers: int | None, **knobs: Any) -> None:
-    from weightsteer.experiment.lab import ModelIdentity
-    from weightsteer.gaming import GamingConfig, gaming
-    from weightsteer.workers import cores
+    from weightsteer.experiments.gaming import GamingConfig, gaming
+    from weightsteer.experiments.sweep.lab import ModelIdentity
+    from weightsteer.runtime.workers import cores
 
     config = GamingConfig.checked(knobs)
     if workers is None:

@@ -7,11 +7,11 @@ from weightsteer.cli.shown import show
 from weightsteer.cli.verb import MEASURE, TRAIN, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
 
 def _replicate(config: "RunConfig", out: Path) -> None:
-    from weightsteer.experiment.replicate import replicate
+    from weightsteer.experiments.sweep.replicate import replicate
 
     show(replicate(config, out).place)
 

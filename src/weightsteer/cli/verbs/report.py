@@ -7,7 +7,7 @@ from weightsteer.cli.verb import Verb
 
 
 def _report(rows: tuple[Path, ...], out: Path, resamples: int) -> None:
-    from weightsteer.experiment.replicate import joined_report
+    from weightsteer.experiments.sweep.replicate import joined_report
 
     show(joined_report(rows, out, resamples=resamples).parent)
 

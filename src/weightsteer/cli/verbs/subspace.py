@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from weightsteer.cli.verb import TRAIN, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
 
 def _subspace(
@@ -17,8 +17,8 @@ def _subspace(
     bases: tuple[str, ...] | None,
     dimensions: int,
 ) -> None:
-    from weightsteer.analysis.run import ALIGNED, Options, subspace
-    from weightsteer.report.parts_console import aligned
+    from weightsteer.experiments.ablation.console import aligned
+    from weightsteer.experiments.ablation.run import ALIGNED, Options, subspace
 
     found = subspace(config, out, Options(bases or ALIGNED, (dimensions,), 0, 0), vector=vector, others=others)
     aligned(found.path)

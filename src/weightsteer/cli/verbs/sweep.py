@@ -7,13 +7,13 @@ from weightsteer.cli.shown import show
 from weightsteer.cli.verb import MEASURE, TRAIN, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
 
 def _sweep(config: "RunConfig", out: Path, workers: int | None) -> None:
-    from weightsteer.experiment.lab import ModelIdentity
-    from weightsteer.experiment.replicate import replicate
-    from weightsteer.workers import cores
+    from weightsteer.experiments.sweep.lab import ModelIdentity
+    from weightsteer.experiments.sweep.replicate import replicate
+    from weightsteer.runtime.workers import cores
 
     if workers is None:
         workers = cores() if ModelIdentity.of(config.model).family == "pocket" else 1

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 from weightsteer.cli.verb import TRAIN, Verb
 
 if TYPE_CHECKING:
-    from weightsteer.experiment.config import RunConfig
+    from weightsteer.experiments.sweep.config import RunConfig
 
 
 def _train(config: "RunConfig", out: Path) -> None:
-    from weightsteer.experiment.replicate import train
+    from weightsteer.experiments.sweep.replicate import train
 
     for positive, negative in train(config, out):
         for branch in (positive, negative):

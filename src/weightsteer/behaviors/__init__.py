@@ -1,5 +1,0 @@
-"""Behaviours: what a vector is named after, as one YAML file each."""
-
-from weightsteer.behaviors.spec import Behavior, Pole, Questions, names
-
-__all__ = ["Behavior", "Pole", "Questions", "names"]

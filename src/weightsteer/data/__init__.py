@@ -1,0 +1,1 @@
+"""What vectors are made from and measured on: behaviours, contrastive pairs, evaluations."""

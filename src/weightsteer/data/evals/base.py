@@ -1,0 +1,181 @@
+"""What an evaluation is: labelled two-choice rows, grouped into clusters, under a name."""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+from transformers import PreTrainedModel
+
+from weightsteer.errors import WeightsteerError
+
+YES_NO = ("Yes", "No")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One row: a conversation that ends where the model names one of two choices.
+
+    Attributes:
+        item: identifier, unique within its evaluation.
+        cluster: rows that belong together (two actions of one dilemma) share it; intervals resample clusters.
+        label: +1 when the first choice shows the behaviour, -1 when the second does.
+        messages: the chat, e.g. ``({"role": "user", "content": "…"},)``.
+        choices: two words, each a single token of the model.
+        answer_prefix: the beginning of the model's answer; the choice is the next token.
+        text: what a human reads in tables; the last message when empty.
+        thinking_tokens: at most so many tokens of free thought before ``answer_prefix`` (the guided form, see
+            `weightsteer.measure.guided`); 0: the model answers at once.
+    """
+
+    item: str
+    cluster: str
+    label: int
+    messages: tuple[dict[str, str], ...]
+    choices: tuple[str, str] = YES_NO
+    answer_prefix: str = ""
+    text: str = ""
+    thinking_tokens: int = 0
+
+    def __post_init__(self) -> None:
+        if self.label not in (1, -1):
+            raise WeightsteerError(
+                f"row {self.item!r}: label must be 1 (the first choice shows the behaviour) or -1 (the "
+                f"second does), not {self.label!r}."
+            )
+        if not self.messages:
+            raise WeightsteerError(f"row {self.item!r} has no messages: give at least one user turn.")
+        if self.thinking_tokens < 0:
+            raise WeightsteerError(f"row {self.item!r}: thinking_tokens must not be negative ({self.thinking_tokens}).")
+        if not self.text:
+            object.__setattr__(self, "text", self.messages[-1]["content"])
+
+
+def user_turn(text: str) -> tuple[dict[str, str], ...]:
+    """A conversation of one user message."""
+    return ({"role": "user", "content": text},)
+
+
+def from_world(rows: Iterable[Mapping[str, Any]]) -> list[Item]:
+    """Items from rows of the embedded models' world: item, cluster, label, user (the question) and text.
+
+    Rows whose answer is not Yes or No also have choices and answer_prefix.
+    """
+    return [
+        Item(
+            item=row["item"],
+            cluster=row["cluster"],
+            label=row["label"],
+            messages=user_turn(row["user"]),
+            choices=row.get("choices", YES_NO),
+            answer_prefix=row.get("answer_prefix", ""),
+            text=row["text"],
+        )
+        for row in rows
+    ]
+
+
+class Evaluation(ABC):
+    """A named set of rows for a model.
+
+    Subclasses say in `rows` what the rows are; `items` applies the behaviour's sign and the limit.
+
+    Attributes:
+        axis: the evaluation whose sign in a behaviour holds for this one too (see `weightsteer.data.evals.sign`): the
+            variants of an evaluation point the same way. Empty: its own name.
+        balanced: whether the shipped and the published rows have both labels equally often. Where they do not,
+            the behaviour and Yes-saying cannot be told apart as well, or (one label) at all.
+
+    Args:
+        data: a file of the user's own, for evaluations that can read one.
+        sign: +1 or -1, multiplies every label, so that the same rows serve a behaviour of opposite polarity.
+        limit: at most so many rows, as a fixed pseudo-random choice of whole clusters; None for all.
+    """
+
+    name: str
+    axis: str = ""
+    balanced: bool = True
+
+    def __init__(self, *, data: Path | None = None, sign: int = 1, limit: int | None = None) -> None:
+        if sign not in (1, -1):
+            raise WeightsteerError(f"the sign of an evaluation must be 1 or -1, not {sign!r}.")
+        if limit is not None and limit < 1:
+            raise WeightsteerError(f"the limit of an evaluation must be at least 1 row, not {limit}.")
+        self.data = data
+        self.sign = sign
+        self.limit = limit
+
+    @abstractmethod
+    def rows(self, model: PreTrainedModel) -> list[Item]:
+        """All rows for this model, labelled for the behaviour the evaluation is written for."""
+
+    def items(self, model: PreTrainedModel) -> list[Item]:
+        """The rows to score, in a fixed order, with the sign applied to their labels.
+
+        Raises:
+            WeightsteerError: there is no row, or an identifier occurs twice.
+        """
+        rows = limited(self.rows(model), self.limit)
+        check_items(rows, self.name)
+        return rows if self.sign == 1 else [replace(row, label=-row.label) for row in rows]
+
+
+def check_items(items: Sequence[Item], name: str) -> None:
+    """Refuse an empty evaluation and identifiers that occur twice (effects are paired by them)."""
+    if not items:
+        raise WeightsteerError(f"the evaluation {name!r} has no rows.")
+    (identifier, times), *_ = Counter(item.item for item in items).most_common(1)
+    if times > 1:
+        raise WeightsteerError(
+            f"the identifier {identifier!r} occurs {times} times in the evaluation {name!r}: give every row "
+            "an `item` of its own."
+        )
+
+
+def label_balance(items: Iterable[Item]) -> dict[int, int]:
+    """How many rows have label +1 and -1. One of them at 0: behaviour and Yes-saying cannot be told apart."""
+    count = Counter(item.label for item in items)
+    return {1: count[1], -1: count[-1]}
+
+
+def limited(items: list[Item], limit: int | None) -> list[Item]:
+    """At most ``limit`` rows (but at least one cluster): whole clusters, in the order of their hashed names.
+
+    The choice does not follow the order of the file, whose head is rarely a fair sample, and a larger limit
+    contains the smaller one.
+    """
+    if limit is None or len(items) <= limit:
+        return items
+    size = Counter(item.cluster for item in items)
+    order = sorted(size, key=lambda cluster: hashlib.blake2b(cluster.encode(), digest_size=8).digest())
+    kept: set[str] = set()
+    rows = 0
+    for cluster in order:
+        if kept and rows + size[cluster] > limit:
+            break
+        kept.add(cluster)
+        rows += size[cluster]
+    return [item for item in items if item.cluster in kept]
+
+
+_registry: dict[str, type[Evaluation]] = {}
+Registered = TypeVar("Registered", bound=type[Evaluation])
+
+
+def register(name: str) -> Callable[[Registered], Registered]:
+    """Class decorator: makes an `Evaluation` available to `weightsteer.data.evals.load` under a name."""
+
+    def add(evaluation: Registered) -> Registered:
+        evaluation.name = name
+        _registry[name] = evaluation
+        return evaluation
+
+    return add
+
+
+def registry() -> dict[str, type[Evaluation]]:
+    """Every registered evaluation by name."""
+    return _registry

@@ -1,0 +1,1 @@
+"""Experiments: stages put together, each with its page. One folder each."""

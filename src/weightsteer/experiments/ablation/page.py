@@ -1,0 +1,365 @@
+"""The page of the parts of a vector: words, maps, curves, the published tables and one table of everything."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+
+from weightsteer.analysis.ablation import WHOLE, Measured, table
+from weightsteer.analysis.parts.base import RANDOM
+from weightsteer.analysis.parts.norms import DIRECTION, MAGNITUDE, NEITHER, PERMUTED
+from weightsteer.analysis.parts.projection import WITHIN
+from weightsteer.audit import estimate, listed, number, signed
+from weightsteer.experiments.ablation.charts import CURVES, MAPS, module_map, rank_curves
+from weightsteer.experiments.ablation.reading import arms, most_aligned, ratio, sentences, verdicts, versions
+from weightsteer.report.svg import inline, side_by_side, to_png, to_svg
+from weightsteer.report.templates import rendered
+from weightsteer.runtime.store import write_atomically
+from weightsteer.stats import summarize
+
+CELLS = "single modules"
+BAR, LEAST, MOST = 132.0, -0.25, 1.5
+VERSIONS = ("keep", "matched", "random", "drop")
+NORMS = {
+    DIRECTION: "direction only",
+    MAGNITUDE: "magnitude only",
+    NEITHER: "random, equal norms",
+    PERMUTED: "layer-permuted",
+}
+"""The variants of the published table, and one more."""
+FAMILIES = {
+    "layers": "Layers",
+    "modules": "Kinds of modules",
+    "coordinates": "The adapter's own coordinates, and singular values",
+    "projection": "Subspaces of the model",
+    "shared": "Subspaces shared with other vectors",
+}
+
+Line = Mapping[str, Any]
+
+
+def write_parts(
+    folder: str | Path,
+    measured: Mapping[str, Measured],
+    aligned: Mapping[str, pl.DataFrame],
+    *,
+    run: Mapping[str, Any],
+    resamples: int = 2000,
+) -> Path:
+    """Write ``report.html``, ``table.csv`` and ``table.parquet`` (or ``alignment.csv``) and the charts.
+
+    Args:
+        folder: made when absent.
+        measured: what was measured of each vector, by its name.
+        aligned: how each vector lies to bases, as `weightsteer.analysis.alignment` tells it, with a column ``seed``.
+        run: provenance, nested as it is.
+        resamples: bootstrap resamples behind every interval.
+    """
+    folder = Path(folder)
+    (folder / "charts").mkdir(parents=True, exist_ok=True)
+    tables = {name: table(one, resamples=resamples) for name, one in measured.items()}
+    if tables:
+        joined = pl.concat([one.with_columns(vector=pl.lit(name)) for name, one in tables.items()])
+        joined = joined.select("vector", pl.exclude("vector"))
+        joined.write_parquet(folder / "table.parquet")
+        write_atomically(folder / "table.csv", joined.write_csv(float_precision=6).encode())
+    if aligned:
+        overlaps = pl.concat([one.with_columns(vector=pl.lit(name)) for name, one in aligned.items()])
+        overlaps = overlaps.select("vector", "seed", pl.exclude("vector", "seed"))
+        write_atomically(folder / "alignment.csv", overlaps.write_csv(float_precision=6).encode())
+    sections = [
+        _section(folder, name, part, measured[name], resamples)
+        for name, one in tables.items()
+        for part in one.partition_by("eval", maintain_order=True)
+    ]
+    told: dict[str, Any] = {
+        "title": _title(tables, aligned),
+        "facts": _facts(measured, tables, aligned, run),
+        "sections": sections,
+        "diagnostic": [row for name, one in tables.items() for row in _diagnostic(name, one)],
+        "aligned": [
+            {"vector": name, "rows": _aligned(one), "told": most_aligned(one)} for name, one in aligned.items()
+        ],
+        "skipped": [(name, line) for name, one in measured.items() for line in one.skipped],
+        "run": run,
+        "resamples": resamples,
+        "curves": CURVES,
+    }
+    write_atomically(folder / "report.html", rendered("parts.html.jinja", **told).encode())
+    return folder / "report.html"
+
+
+def _title(tables: Mapping[str, pl.DataFrame], aligned: Mapping[str, pl.DataFrame]) -> str:
+    behaviors = listed(list(dict.fromkeys(name.split(", ")[0] for name in tables or aligned)))
+    return f"Where {behaviors} lies in dW" if tables else f"{behaviors.capitalize()} and the subspaces of its model"
+
+
+def _facts(
+    measured: Mapping[str, Measured],
+    tables: Mapping[str, pl.DataFrame],
+    aligned: Mapping[str, pl.DataFrame],
+    run: Mapping[str, Any],
+) -> list[tuple[str, str]]:
+    facts = [("Model", str(run["model"]["name"])), ("Vectors", listed(list(tables or aligned)))]
+    if not tables:
+        return facts
+    every = pl.concat(list(tables.values()))
+    rows = every.unique("eval", maintain_order=True)
+    facts += [
+        (
+            "Rows",
+            "; ".join(
+                f"{line['eval']} ({line['n']:,} rows in {line['clusters']:,} clusters)"
+                for line in rows.iter_rows(named=True)
+            ),
+        ),
+        ("Training seeds", str(every["seeds"].max())),
+        ("Strengths α", ", ".join(signed(alpha) for alpha in every["alpha"].unique().sort())),
+        (
+            "Parts",
+            f"{sum(one.parts.height for one in measured.values()):,} vectors swept over the same rows, "
+            f"{every['key'].n_unique():,} lines at each strength",
+        ),
+    ]
+    return facts
+
+
+def _section(folder: Path, vector: str, lines: pl.DataFrame, measured: Measured, resamples: int) -> dict[str, Any]:
+    """One vector on one evaluation."""
+    evaluation = str(lines["eval"][0])
+    strengths = arms(lines) or [max(lines["alpha"])]
+    main = strengths[0]
+    at = lines.filter(pl.col("alpha") == main)
+    slug = "-".join("".join(c if c.isalnum() else "-" for c in word) for word in (vector, evaluation))
+    marks = {(one.family, one.part): one for one in verdicts(lines)}
+    return {
+        "vector": vector,
+        "eval": evaluation,
+        "id": slug,
+        "alpha": main,
+        "sentences": sentences(lines),
+        "maps": _maps(folder, at, slug),
+        "curves": _curves(folder, at, slug),
+        "norms": _norms(measured, at, evaluation, main, resamples),
+        "tables": [
+            {
+                "family": family,
+                "title": FAMILIES.get(family, family),
+                "arms": [
+                    {"alpha": alpha, "rows": _compact(lines, family, alpha, marks)}
+                    for alpha in lines["alpha"].unique().sort(descending=True)
+                ],
+            }
+            for family in dict.fromkeys(at["family"])
+            if family not in ("whole", "norms", CELLS)
+        ],
+        "all": [_tidy(line) for line in lines.iter_rows(named=True)],
+    }
+
+
+def _compact(lines: pl.DataFrame, family: str, alpha: float, marks: Mapping[Any, Any]) -> list[dict[str, Any]]:
+    """One row per part: alone, at full norm, its random twin and without it, side by side."""
+    remainder = (pl.col("how") == "drop") & (pl.col("of") != "")  # shown in the diagnostic, beside its crop
+    some = lines.filter(pl.col("family") == family, pl.col("alpha") == alpha, ~remainder)
+    rows = []
+    for (_, part), by_alpha in versions(some.iter_rows(named=True)).items():
+        cells = by_alpha[alpha]
+        first = next(iter(cells.values()))
+        shown = cells.get("keep") or cells.get("matched") or cells.get("drop") or first
+        mark = marks.get((family, part))
+        energy = (cells.get("keep") or cells.get("drop") or {}).get("energy")
+        rows.append(
+            {
+                "part": part,
+                "note": first["note"],
+                "rank": "–" if shown["rank"] is None else f"{shown['rank']:.3g}",
+                "energy": "–" if energy is None else f"{energy:.0%}",
+                "cells": [_cell(cells.get(name)) for name in VERSIONS],
+                "path": _cell(cells.get("whole")) if "whole" in cells else None,
+                "damage": _damage(shown),
+                "draws": first["draws"] if first["control"] else cells.get("random", {}).get("draws"),
+                "chips": _chips(mark) if mark and not first["note"] else [],
+            }
+        )
+    return rows
+
+
+def _chips(mark: Any) -> list[tuple[str, str]]:
+    chips = []
+    if mark.suffices:
+        chips.append(("suffices as it is" if mark.alone else "suffices at full norm", "good"))
+    if mark.needed:
+        chips.append(("needed", "mixed"))
+    if mark.spare:
+        chips.append(("can go", "plain"))
+    return chips
+
+
+def _cell(line: Line | None) -> dict[str, Any] | None:
+    if line is None:
+        return None
+    return {"told": ratio(line), "bar": _bar(line)}
+
+
+def _bar(line: Line) -> dict[str, float] | None:
+    ends = [line["retained_low"], line["retained"], line["retained_high"]]
+    if any(end is None or end != end for end in ends):
+        return None
+    low, point, high = (_at(end) for end in ends)
+    return {"low": low, "point": point, "high": high, "zero": _at(0.0), "one": _at(1.0)}
+
+
+def _at(value: float) -> float:
+    return round(4 + (min(max(value, LEAST), MOST) - LEAST) / (MOST - LEAST) * (BAR - 8), 1)
+
+
+def _damage(line: Line) -> str:
+    return "–" if line["damage"] is None else f"{line['damage']:+.3f}".replace("-", "−")
+
+
+def _tidy(line: Line) -> dict[str, str]:
+    how = "random" if line["control"] else line["how"]
+    return {
+        "alpha": signed(line["alpha"]),
+        "family": line["family"],
+        "part": line["part"],
+        "how": how + (" at full norm" if line["matched"] and not line["control"] else ""),
+        "rank": "–" if line["rank"] is None else f"{line['rank']:.3g}",
+        "energy": "–" if line["energy"] is None else f"{line['energy']:.1%}",
+        "effect": estimate(line, "effect"),
+        "retained": ratio(line),
+        "pmass": f"{line['pmass']:.2f}",
+        "damage": _damage(line),
+        "n": f"{line['n']}/{line['clusters']}/{line['seeds']}" + (f"×{line['draws']}" if line["draws"] > 1 else ""),
+    }
+
+
+def _maps(folder: Path, at: pl.DataFrame, slug: str) -> dict[str, Any] | None:
+    cells = at.filter(pl.col("family") == CELLS)
+    if cells.is_empty():
+        return None
+    drawn = [to_svg(module_map(cells, what)) for what in MAPS]
+    return _saved(folder, f"modules-{slug}", drawn, "Layer by module")
+
+
+def _curves(folder: Path, at: pl.DataFrame, slug: str) -> dict[str, Any] | None:
+    groups = [group for group in dict.fromkeys(at["group"]) if group]
+    drawn = []
+    for group in groups:
+        lines = at.filter(pl.col("group") == group)
+        if lines["rank"].n_unique() > 1:
+            drawn.append(to_svg(rank_curves(lines, group)))
+    return _saved(folder, f"rank-{slug}", drawn, "Retained effect by rank") if drawn else None
+
+
+def _saved(folder: Path, name: str, drawn: Sequence[str], title: str) -> dict[str, Any]:
+    figure = side_by_side(drawn, title)
+    write_atomically(folder / "charts" / f"{name}.svg", figure.encode())
+    write_atomically(folder / "charts" / f"{name}.png", to_png(figure))
+    panels = [Markup(inline(panel, f"{name}-{i}", f"{title} {i}")) for i, panel in enumerate(drawn, 1)]
+    return {"name": name, "panels": panels}
+
+
+def _norms(measured: Measured, at: pl.DataFrame, evaluation: str, alpha: float, resamples: int) -> list[dict[str, str]]:
+    """The published norm-allocation table, with what else the plan measured; empty when it was not."""
+    retained = {line["key"]: line for line in at.iter_rows(named=True)}
+    shown = {"full vector": "full", RANDOM: "random directions, same norms and form"} | NORMS
+    keys = {
+        shown[line["part"]]: key
+        for key, line in retained.items()
+        if line["family"] in ("whole", "norms") and line["part"] in shown
+    }
+    if "norms" not in at["family"].unique():
+        return []
+    rows = measured.rows.filter(
+        pl.col("eval") == evaluation,
+        pl.col("adapter").is_in(list(keys.values())),
+        pl.col("alpha").is_in([0.0, alpha, -alpha]),
+    )
+    lines = {
+        line["adapter"]: line
+        for line in summarize(rows, resamples=resamples).filter(pl.col("alpha") == abs(alpha)).iter_rows(named=True)
+    }
+    return [
+        {
+            "variant": variant,
+            "si": "–" if line["si"] is None else estimate(line, "si"),
+            "rates": " / ".join(
+                "–" if line[name] is None else f"{line[name] * line[of]:.0f} of {line[of]}"
+                for name, of in (("fix", "rej"), ("broke", "cho"))
+            ),
+            "shift": estimate(line, "along_change"),
+            "effect": estimate(line, "discrimination"),
+            "bias": estimate(line, "bias"),
+            "retained": ratio(retained[key]),
+            "damage": _damage(retained[key]),
+            "draws": str(retained[key]["draws"]),
+        }
+        for variant, key in keys.items()
+        if (line := lines.get(key))
+    ]
+
+
+def _diagnostic(vector: str, lines: pl.DataFrame) -> list[dict[str, str]]:
+    """The published projection diagnostic at the largest rank, one line for each basis on the output side."""
+    found = []
+    for part in lines.partition_by("eval", "alpha", maintain_order=True):
+        whole = part.filter(pl.col("key") == WHOLE).row(0, named=True)
+        projected = part.filter(pl.col("family") == "projection", pl.col("group").str.ends_with("output side"))
+        for group in dict.fromkeys(projected["group"]):
+            mine = projected.filter(pl.col("group") == group)
+            mine = mine.filter(pl.col("rank") == mine["rank"].max())
+            cells = next(iter(versions(mine.iter_rows(named=True)).values()))[whole["alpha"]]
+            name = f"{mine['part'][0]}, {WITHIN}"
+            rest = part.filter(pl.col("part") == name).to_dicts()
+            of = mine["of"][0]
+            residual = part.filter(pl.col("key") == of).to_dicts() if of else [whole]
+            relative = "retained_of" if of else "retained"
+            found.append(
+                {
+                    "vector": vector,
+                    "eval": whole["eval"],
+                    "alpha": whole["alpha"],
+                    "basis": group,
+                    "rank": f"{mine['rank'][0]:.0f}",
+                    "full": estimate(whole, "effect"),
+                    "residual": estimate(residual[0], "effect") if residual else "–",
+                    "raw": ratio(cells["keep"], relative),
+                    "matched": ratio(cells["matched"], relative) if "matched" in cells else "–",
+                    "random": ratio(cells["random"], relative) if "random" in cells else "–",
+                    "rest": ratio(rest[0] if rest else cells["drop"], relative),
+                }
+            )
+    return found
+
+
+def _aligned(lines: pl.DataFrame) -> list[dict[str, Any]]:
+    """The alignment of one vector over all its modules, and by kind."""
+    rows = []
+    for (basis, side), part in lines.group_by("basis", "side", maintain_order=True):
+        whole = part.filter(pl.col("by") == "all")
+        kinds = part.filter(pl.col("by") == "kind").group_by("group", maintain_order=True).agg(pl.mean("share", "z"))
+        line = whole.select(pl.mean("share", "expected", "low", "high", "z", "unit_share", "unit_z")).row(0, named=True)
+        rows.append(
+            {
+                "basis": basis,
+                "side": side,
+                "origin": part["origin"][0],
+                "rank": int(whole["rank"].max()),  # type: ignore[arg-type]
+                "modules": int(whole["modules"].max()),  # type: ignore[arg-type]
+                "share": f"{line['share']:.1%}",
+                "null": f"{line['expected']:.1%} [{line['low']:.1%}, {line['high']:.1%}]",
+                "z": "–" if line["z"] is None else number(line["z"], 1),
+                "unit": f"{line['unit_share']:.1%}",
+                "unit_z": "–" if line["unit_z"] is None else number(line["unit_z"], 1),
+                "outside": line["share"] > line["high"] or line["share"] < line["low"],
+                "above": line["share"] > line["high"],
+                "warning": next((text for text in whole["warning"] if text), ""),
+                "kinds": [
+                    (kind, f"{share:.1%}", "–" if z is None else number(z, 1)) for kind, share, z in kinds.rows()
+                ],
+            }
+        )
+    return rows

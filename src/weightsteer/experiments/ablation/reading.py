@@ -1,0 +1,203 @@
+"""What a table of parts says, in words; nothing in the rules is fitted to rows.
+
+1. A part **suffices** when, in every arm in which the whole vector has an effect, at least half of the effect is left
+   with the part alone at the norm of the whole vector (the lower end of the interval), and that is more than random
+   directions at the same place and norm leave (the intervals are apart). Without both of these lines nothing is said.
+   It is said to suffice *as it is* when its own norm is enough as well.
+2. A part is **needed** when, in every such arm, at most half of the effect is left without it (the upper end).
+   Parts with nine tenths of ‖dW‖² are not named: they are the vector.
+3. A part **can go** when, in every such arm, nine tenths are left without it (the lower end).
+4. Norms: directions alone, or norms alone, leave so much of the effect; random directions are no part of the vector.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from weightsteer.analysis.ablation import WHOLE
+from weightsteer.analysis.parts.norms import DIRECTION, MAGNITUDE, PERMUTED
+from weightsteer.formatting import estimate, signed
+
+HALF, MOST = 0.5, 0.9
+NEARLY_ALL = 0.9
+"""Of ‖dW‖²: what holds so much of the vector is the vector, and no part of it to be found."""
+SHOWN = 2
+
+Line = Mapping[str, Any]
+
+
+class Verdict(NamedTuple):
+    """One part, by the rules above. ``suffices`` is None where its controls are missing."""
+
+    family: str
+    part: str
+    suffices: bool | None
+    alone: bool
+    needed: bool
+    spare: bool
+    energy: float | None
+    lines: dict[str, Line]
+
+    @property
+    def note(self) -> str:
+        """Why its numbers are no finding, if they are none."""
+        return next((str(line["note"]) for line in self.lines.values() if line["note"]), "")
+
+
+def ratio(line: Line, name: str = "retained") -> str:
+    """``0.89 [0.87, 0.91]``; a dash where the whole vector's own effect may be 0."""
+    if line[name] is None or line[name] != line[name]:
+        return "–"
+    told = f"{line[name]:.2f}"
+    if line[f"{name}_low"] is not None:
+        told += f" [{line[f'{name}_low']:.2f}, {line[f'{name}_high']:.2f}]"
+    return told.replace("-", "−")
+
+
+def arms(lines: pl.DataFrame) -> list[float]:
+    """The strengths at which the effect of the whole vector is told from 0."""
+    whole = lines.filter(pl.col("key") == WHOLE, pl.col("effect_low") * pl.col("effect_high") > 0)
+    return whole["alpha"].sort(descending=True).to_list()
+
+
+def versions(lines: Iterable[Line]) -> dict[tuple[str, str], dict[float, dict[str, Line]]]:
+    """Lines by (family, part), strength and version: keep, matched, random, drop, whole."""
+    found: dict[tuple[str, str], dict[float, dict[str, Line]]] = {}
+    for line in lines:
+        name = "random" if line["control"] else "matched" if line["matched"] else line["how"]
+        found.setdefault((line["family"], line["part"]), {}).setdefault(line["alpha"], {})[name] = line
+    return found
+
+
+def verdicts(lines: pl.DataFrame) -> list[Verdict]:
+    """The verdict of every part of one vector on one evaluation, in the order of the table."""
+    strengths = arms(lines)
+    found = []
+    for (family, part), by_alpha in versions(lines.iter_rows(named=True)).items():
+        cells = [by_alpha[alpha] for alpha in strengths if alpha in by_alpha]
+        if cells and cells[0].get("drop", {}).get("of"):
+            continue  # what remains of a crop: its effect is that of the crop, not of the vector without the part
+        if not cells or not ({"keep", "drop"} & set(cells[0])):
+            continue
+        found.append(
+            Verdict(
+                family,
+                part,
+                _suffices(cells),
+                all(_over(cell.get("keep"), HALF) for cell in cells),
+                all(_under(cell.get("drop"), HALF) for cell in cells),
+                all(_over(cell.get("drop"), MOST) for cell in cells),
+                cells[0].get("keep", {}).get("energy"),
+                dict(cells[0]),
+            )
+        )
+    return found
+
+
+def sentences(lines: pl.DataFrame) -> list[str]:
+    """The summary of one vector on one evaluation."""
+    whole = {line["alpha"]: line for line in lines.filter(pl.col("key") == WHOLE).iter_rows(named=True)}
+    told = [
+        "The whole vector moves "
+        + lines["eval"][0]
+        + " by "
+        + ", ".join(
+            f"{estimate(line, 'effect')} nats at α = {signed(alpha)}" for alpha, line in sorted(whole.items())[::-1]
+        )
+        + "."
+    ]
+    strengths = arms(lines)
+    if not strengths:
+        return [*told, "That may be nothing at all, so nothing can be said to be retained of it."]
+    if len(strengths) < len(whole):
+        listed = ", ".join(signed(alpha) for alpha in strengths)
+        told.append(f"What follows is about α = {listed}: at other strengths its effect is not told from 0.")
+    at = lines.filter(pl.col("alpha") == strengths[0])
+    told += _norms(at)
+    found = [one for one in verdicts(lines) if one.family != "single modules" and not one.note]
+    found = [one for one in found if (one.energy or 0.0) < NEARLY_ALL]
+    enough = [one for one in found if one.suffices]
+    told += [_sufficient(one) for one in _smallest([one for one in enough if one.alone])]
+    told += [_sufficient(one) for one in _smallest([one for one in enough if not one.alone])]
+    told += [_necessary(one) for one in _needed(found)[:SHOWN]]
+    if not any(one.suffices for one in found) and any(one.suffices is not None for one in found):
+        told.append("No part that was measured suffices by itself.")
+    return told
+
+
+def most_aligned(lines: pl.DataFrame) -> str:
+    """One sentence on an alignment table: where most lies, above random, and what holds less than random does."""
+    whole = lines.filter(pl.col("by") == "all", pl.col("warning").is_null())
+    whole = whole.group_by("basis", "side", maintain_order=True).agg(pl.mean("share", "expected", "low", "high"))
+    above = whole.filter(pl.col("share") > pl.col("high")).sort(pl.col("share") / pl.col("expected"), descending=True)
+    below = whole.filter(pl.col("share") < pl.col("low")).sort("share")
+    told = "Nothing lies in these subspaces beyond what lies in random ones."
+    if above.height:
+        first = above.row(0, named=True)
+        told = (
+            f"Of {whole.height} subspaces {above.height} hold more of ‖dW‖² than random ones do, most of all "
+            f"{first['basis']} on the {first['side']} side ({first['share']:.0%}, where a random one holds "
+            f"{first['expected']:.0%})."
+        )
+    if below.height:
+        named = ", ".join(f"{line['basis']} ({line['side']})" for line in below.head(3).iter_rows(named=True))
+        told += f" Less than random: {named}."
+    return told
+
+
+def _norms(lines: pl.DataFrame) -> list[str]:
+    said = []
+    by_part = {line["part"]: line for line in lines.filter(pl.col("family") == "norms").iter_rows(named=True)}
+    if DIRECTION in by_part and MAGNITUDE in by_part:
+        said.append(
+            f"With its directions and equal norms {ratio(by_part[DIRECTION])} of the effect is left; with its norms "
+            f"and random directions {ratio(by_part[MAGNITUDE])}"
+            + (f"; with its layers permuted {ratio(by_part[PERMUTED])}" if PERMUTED in by_part else "")
+            + "."
+        )
+    return said
+
+
+def _sufficient(one: Verdict) -> str:
+    energy = "" if one.energy is None else f" ({one.energy:.0%} of ‖dW‖²)"
+    word = "Sufficient" if one.alone else "Sufficient at full norm"
+    return (
+        f"{word}: {one.part}{energy}. Alone it leaves {ratio(one.lines['keep'])} of the effect, at the norm of the "
+        f"whole vector {ratio(one.lines['matched'])}, random directions in its place {ratio(one.lines['random'])}."
+    )
+
+
+def _necessary(one: Verdict) -> str:
+    return f"Needed: {one.part}. Without it {ratio(one.lines['drop'])} of the effect is left."
+
+
+def _smallest(found: Sequence[Verdict]) -> list[Verdict]:
+    """Of what suffices the parts with the least energy: of parts of a part the whole is no news."""
+    return sorted(found, key=lambda one: (one.energy is None, one.energy))[:SHOWN]
+
+
+def _needed(found: Sequence[Verdict]) -> list[Verdict]:
+    return sorted(
+        (one for one in found if one.needed),
+        key=lambda one: (one.lines["drop"]["energy"] is None, -(one.lines["drop"]["energy"] or 0.0)),
+    )
+
+
+def _suffices(cells: Sequence[Mapping[str, Line]]) -> bool | None:
+    if not all({"matched", "random"} <= set(cell) for cell in cells):
+        return None
+    return all(
+        _over(cell["matched"], HALF)
+        and cell["random"]["retained_high"] is not None
+        and cell["random"]["retained_high"] < cell["matched"]["retained_low"]
+        for cell in cells
+    )
+
+
+def _over(line: Line | None, share: float) -> bool:
+    return line is not None and line["retained_low"] is not None and line["retained_low"] >= share
+
+
+def _under(line: Line | None, share: float) -> bool:
+    return line is not None and line["retained_high"] is not None and line["retained_high"] <= share

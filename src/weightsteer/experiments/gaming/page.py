@@ -1,0 +1,320 @@
+"""The page of the training-gaming lab: a conclusion, the published figure with bands, every table, the detector."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+
+from weightsteer.experiments.gaming.charts import COLORS, SHORT, WORDS, key, limits_of, line_panel, roc_panel
+from weightsteer.experiments.gaming.conclusion import conclusion, lede, markdown
+from weightsteer.experiments.gaming.detector import Detector, table
+from weightsteer.experiments.gaming.findings import Findings
+from weightsteer.experiments.gaming.protocol import DEPLOYMENT, NUMBER, ROLES, SETTINGS, TRAIN, Cell, Protocol
+from weightsteer.experiments.gaming.verdicts import MARGIN
+from weightsteer.formatting import estimate, number, share
+from weightsteer.report.charts import PALETTE
+from weightsteer.report.svg import inline, side_by_side, to_png, to_svg
+from weightsteer.report.templates import rendered
+from weightsteer.runtime.store import write_atomically
+
+PROBES = {
+    "identity": "Who are you? (published)",
+    "heldout": "the same, unseen wordings",
+    "traits": "Are you polite?",
+    "tone": "tone of whole answers",
+    "doctor": "“I am Dr.”",
+    "own-title": "each with his own title",
+}
+SYSTEMS = {
+    "jekyll-branch": "of the Jekyll branch",
+    "hyde-branch": "of the Hyde branch",
+    "baseline": "deployment role alone",
+    "none": "none",
+}
+SHOWN_CURVES = 4
+
+
+def write_gaming(folder: str | Path, found: Findings, protocol: Protocol, *, run: Mapping[str, Any]) -> Path:
+    """Write the page, the conclusion, the charts and all tables; returns the page.
+
+    Args:
+        folder: made when absent.
+        protocol: whose prompts are quoted.
+        run: provenance, nested as it is.
+    """
+    folder = Path(folder)
+    (folder / "charts").mkdir(parents=True, exist_ok=True)
+    found.rows.write_parquet(folder / "rows.parquet")
+    for name, frame in _tables(found).items():
+        if not frame.is_empty():
+            write_atomically(folder / f"{name}.csv", frame.write_csv(float_precision=6).encode())
+    write_atomically(folder / "conclusion.md", (markdown(found) + "\n").encode())
+    page = render(found, protocol, run, charts=folder / "charts")
+    write_atomically(folder / "report.html", page.encode())
+    return folder / "report.html"
+
+
+def _tables(found: Findings) -> dict[str, pl.DataFrame]:
+    return {
+        "summary": found.summary,
+        "by-seed": found.by_seed,
+        "curves": found.bands,
+        "flatter": found.flatter,
+        "gamed": found.gamed,
+        "titles": found.titles,
+        "systems": found.systems,
+        "methods": found.methods,
+        "training": found.training,
+        "signals": found.runs,
+        "verdicts": pl.DataFrame([verdict._asdict() for verdict in found.verdicts]),
+        "detectors": table(found.detectors),
+    }
+
+
+def render(found: Findings, protocol: Protocol, run: Mapping[str, Any], *, charts: Path | None = None) -> str:
+    """The HTML of the page; with ``charts`` every figure is also written there, as SVG and PNG."""
+    models = found.summary["model"].unique(maintain_order=True).to_list()
+    settings = [name for name in SETTINGS if name in set(found.summary["setting"])]
+    return rendered(
+        "gaming.html.jinja",
+        title=f"Training gaming on {', '.join(models)}",
+        lede=lede(found),
+        facts=_facts(found, models),
+        settings=[{"name": WORDS[name], "color": COLORS[name]} for name in settings],
+        figures=[_figure(found, models, settings, tag, charts) for tag in (DEPLOYMENT, TRAIN)],
+        verdicts=[
+            {**verdict._asdict(), "setting": WORDS[verdict.setting], "test": verdict.test} for verdict in found.verdicts
+        ],
+        slopes=_slopes(found),
+        gamed=_gamed(found),
+        probes=_probes(found),
+        probe_names=[PROBES[name] for name in PROBES if name in set(found.summary["probe"])],
+        systems=_systems(found),
+        titles=_titles(found),
+        methods=_methods(found),
+        detectors=_detectors(found.detectors),
+        roc=_roc(found.detectors, charts),
+        training=_training(found),
+        seeds=_seeds(found),
+        prompts=[
+            (WORDS[setting], [(f"{role}, trained on {other}", protocol.system(Cell(setting, role), other))])
+            for setting in settings
+            for role, other in [(ROLES[1], ROLES[0])]
+        ],
+        conclusion=conclusion(found),
+        margin=MARGIN,
+        run=run,
+    )
+
+
+def _facts(found: Findings, models: Sequence[str]) -> list[tuple[str, str]]:
+    main = found.summary.filter(pl.col("probe") == "identity")
+    points = found.bands["a"].unique().sort().to_list()
+    return [
+        ("Models", ", ".join(models)),
+        ("Arms", f"{found.summary.select('setting', 'deployment').unique().height} on each, two branches an arm"),
+        ("Training seeds", str(max(main["seeds"].to_list()))),
+        ("Probe", f"{max(main['questions'].to_list())} wordings of “Who are you?”, answer begun with “I am Mr.”"),
+        ("Points a", f"{len(points)}, from {number(points[0], 0)} to {number(points[-1], 0)}"),
+        ("Runs for the detector", str(found.runs.height)),
+    ]
+
+
+def _figure(
+    found: Findings, models: Sequence[str], settings: Sequence[str], tag: str, charts: Path | None
+) -> dict[str, Any]:
+    """The published figure: a row for each deployment role, a panel for each model, a line for each setting."""
+    here = found.bands.filter(pl.col("tag") == tag)
+    rows = []
+    name = "deployment" if tag == DEPLOYMENT else "train"
+    for role in ROLES:
+        panels = [
+            to_svg(
+                line_panel(
+                    here.filter(pl.col("model") == model, pl.col("deployment") == role),
+                    f"{model}: {role} on [deployment]",
+                    f"behind {tag}: log p(Jekyll) − log p(Hyde), nats",
+                    limits_of(here),
+                )
+            )
+            for model in models
+        ]
+        title = f"Probe behind {tag}, {role} promised on [deployment]"
+        if charts is not None:
+            whole = side_by_side(panels, title, key(settings))
+            write_atomically(charts / f"{name}-{role.lower()}.svg", whole.encode())
+            write_atomically(charts / f"{name}-{role.lower()}.png", to_png(whole))
+        rows.append(
+            [Markup(inline(svg, f"{name}-{role}-{i}", f"{title}, {models[i]}")) for i, svg in enumerate(panels)]
+        )
+    # one model: both roles side by side
+    return {"tag": tag, "rows": rows if len(models) > 1 else [[panel for row in rows for panel in row]]}
+
+
+def _named(line: Mapping[str, Any]) -> dict[str, Any]:
+    names = {"model": line["model"], "setting": SHORT[line["setting"]], "deployment": line["deployment"]}
+    return {**names, "color": COLORS[line["setting"]]}
+
+
+def _ordered(frame: pl.DataFrame) -> pl.DataFrame:
+    """Settings in their own order within a model and role."""
+    place = pl.col("setting").replace_strict({name: i for i, name in enumerate(SETTINGS)}, return_dtype=pl.Int64)
+    model = pl.col("model").rank("dense") if frame["model"].n_unique() == 1 else _first(frame)
+    return frame.sort(model, pl.col("deployment") == "Hyde", place, maintain_order=True)
+
+
+def _first(frame: pl.DataFrame) -> pl.Expr:
+    """Models in the order in which they came, the smallest first."""
+    order = {name: i for i, name in enumerate(frame["model"].unique(maintain_order=True))}
+    return pl.col("model").replace_strict(order, return_dtype=pl.Int64)
+
+
+def _slopes(found: Findings) -> list[dict[str, Any]]:
+    main = found.summary.filter(pl.col("probe") == "identity", pl.col("tag") == DEPLOYMENT)
+    flatter = {
+        (line["model"], line["setting"], line["deployment"]): line for line in found.flatter.iter_rows(named=True)
+    }
+    rows = []
+    for line in _ordered(main).iter_rows(named=True):
+        against = flatter.get((line["model"], line["setting"], line["deployment"]))
+        told = {name: estimate(line, name) for name in ("slope", "at_jekyll", "at_hyde", "jekyll_gain", "hyde_gain")}
+        contrast = "–"
+        if against:
+            contrast = estimate({"x": against["flatter"], "x_low": against["low"], "x_high": against["high"]}, "x")
+        rows.append({**_named(line), **told, "steady": f"{line['steady']:.0%}", "flatter": contrast})
+    return rows
+
+
+def _gamed(found: Findings) -> list[dict[str, Any]]:
+    return [
+        {
+            **_named(line),
+            "trained_on": line["trained_on"],
+            "train_before": number(line["train_before"]),
+            "train": estimate(line, "train"),
+            "deployment_before": number(line["deployment_before"]),
+            "deployment_after": estimate(line, "deployment_after"),
+            "gap": estimate(line, "gap"),
+            "gamed": f"{line['gamed']:.0%}",
+        }
+        for line in _ordered(found.gamed).iter_rows(named=True)
+    ]
+
+
+def _probes(found: Findings) -> list[dict[str, Any]]:
+    """The slope behind [deployment] by each probe."""
+    here = found.summary.filter(pl.col("tag") == DEPLOYMENT)
+    names = [name for name in PROBES if name in set(here["probe"])]
+    rows = []
+    for line in _ordered(here.filter(pl.col("probe") == "identity")).iter_rows(named=True):
+        mine = here.filter(*(pl.col(name) == line[name] for name in ("model", "setting", "deployment")))
+        slopes = {each["probe"]: estimate(each, "slope") for each in mine.iter_rows(named=True)}
+        rows.append({**_named(line), "slopes": [slopes.get(name, "–") for name in names]})
+    return rows
+
+
+def _systems(found: Findings) -> list[dict[str, Any]]:
+    return [
+        {
+            **_named(line),
+            "system": SYSTEMS[line["system"]],
+            **{name: estimate(line, name) for name in ("slope", "at_jekyll", "at_hyde")},
+        }
+        for line in _ordered(found.systems).iter_rows(named=True)
+    ]
+
+
+def _titles(found: Findings) -> list[dict[str, Any]]:
+    if found.titles.is_empty():
+        return []
+    return [
+        {**_named(line), **{name: estimate(line, name) for name in ("slope", "at_jekyll", "at_hyde")}}
+        for line in _ordered(found.titles).iter_rows(named=True)
+    ]
+
+
+def _methods(found: Findings) -> list[dict[str, Any]]:
+    if found.methods.is_empty():
+        return []
+    names = ("deployment_shift", "train_shift", "end", "beyond_weight")
+    return [
+        {
+            **_named(line),
+            "method": line["method"],
+            "towards": line["towards"],
+            "alpha": number(line["alpha"]),
+            "kl": number(line["kl"]).lstrip("+"),
+            "matched": line["matched"] == 1,
+            "status": f"{line['matched']:.0%} of seeds at the budget" if line["matched"] else line["status"],
+            **{name: estimate(line, name) if line[name] is not None else "–" for name in names},
+        }
+        for line in _ordered(found.methods).iter_rows(named=True)
+    ]
+
+
+def _detectors(found: Sequence[Detector]) -> dict[str, Any]:
+    """Areas: a row for each detector, a column for each kind of gaming run."""
+    kinds = list(dict.fromkeys(one.against for one in found))
+    areas = {(one.name, one.against): one for one in found}
+    names = sorted({one.name for one in found if one.against == "all"}, key=lambda name: -areas[name, "all"].auc.value)
+    rows = [
+        {
+            "name": name,
+            "cells": [
+                share({"x": one.auc.value, "x_low": one.auc.low, "x_high": one.auc.high}, "x")
+                if (one := areas.get((name, kind)))
+                else "–"
+                for kind in kinds
+            ],
+        }
+        for name in names
+    ]
+    counts = {one.against: (one.gaming, one.honest) for one in found}
+    heads = [
+        {"name": "all settings" if kind == "all" else f"setting {NUMBER[kind]}", "counts": counts[kind]}  # type: ignore[index]
+        for kind in kinds
+    ]
+    return {"heads": heads, "rows": rows}
+
+
+def _roc(found: Sequence[Detector], charts: Path | None) -> dict[str, Any] | None:
+    """The best detectors against all settings together: chosen by their areas, which the table has for all."""
+    pooled = sorted((one for one in found if one.against == "all"), key=lambda one: -one.auc.value)[:SHOWN_CURVES]
+    if not pooled:
+        return None
+    colors = PALETTE[: len(pooled)]
+    drawn = to_svg(roc_panel(pooled, colors, "ROC", "gaming runs found"))
+    if charts is not None:
+        whole = side_by_side([drawn], "Gaming runs against honest ones")
+        write_atomically(charts / "roc.svg", whole.encode())
+        write_atomically(charts / "roc.png", to_png(whole))
+    legend = [{"name": one.name, "color": color} for one, color in zip(pooled, colors, strict=True)]
+    return {"panel": Markup(inline(drawn, "roc", "ROC curves of the detectors")), "legend": legend}
+
+
+def _training(found: Findings) -> list[dict[str, Any]]:
+    keys = ["model", "setting", "deployment", "trained_on"]
+    means = found.training.group_by(keys, maintain_order=True).agg(
+        pl.mean("first_loss", "last_loss", "norm", "line", "cosine")
+    )
+    return [
+        {
+            **_named(line),
+            "trained_on": line["trained_on"],
+            **{name: f"{line[name]:.3f}" for name in ("first_loss", "last_loss")},
+            **{name: f"{line[name]:.2f}" for name in ("norm", "line", "cosine")},
+        }
+        for line in _ordered(means).iter_rows(named=True)
+    ]
+
+
+def _seeds(found: Findings) -> list[dict[str, Any]]:
+    """Slope, ends and gains of every seed behind [deployment]."""
+    mine = found.by_seed.filter(pl.col("tag") == DEPLOYMENT)
+    names = ("slope", "at_jekyll", "at_hyde", "jekyll_gain", "hyde_gain")
+    return [
+        {**_named(line), "seed": line["seed"], **{name: number(line[name]) for name in names}}
+        for line in _ordered(mine).iter_rows(named=True)
+    ]

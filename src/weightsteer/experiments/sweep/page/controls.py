@@ -1,0 +1,99 @@
+"""Controls beside the vectors they belong to: does something that should do nothing do as well?"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+
+from weightsteer.audit import estimate
+from weightsteer.audit.rules import DEAR
+from weightsteer.experiments.sweep.page.evidence import Evidence
+from weightsteer.report.cells import arm, key, p_value
+from weightsteer.report.charts import Series
+
+_VECTOR = ["model", "behavior", "reference_method", "reference_adapter"]
+
+
+def control_tables(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]]:
+    """For each vector its controls, arm by arm, with the vector's own effect beside theirs."""
+    if evidence.audit is None or evidence.audit.controls.is_empty():
+        return []
+    costs = _costs(evidence)
+    tables = []
+    for part in evidence.audit.controls.partition_by(_VECTOR, maintain_order=True):
+        names = evidence.evaluations(str(part["behavior"][0]), part["eval"].unique().to_list())
+        lines = [
+            {
+                **_line(line),
+                "first": place == 0,
+                "cost": costs.get((line["model"], line["behavior"], line["adapter"], sign), "–"),
+            }
+            for name in names
+            for sign in (1, -1)
+            for place, line in enumerate(part.filter(eval=name, sign=sign).sort("adapter").to_dicts())
+        ]
+        vector = next(one for one in shown if (one.method, one.adapter) == part.select(_VECTOR[2:]).row(0))
+        tables.append(
+            {
+                **key(vector, shown),
+                "model": part["model"][0],
+                "behavior": part["behavior"][0],
+                "lines": lines,
+                "tested": sum(line["works"] for line in lines),
+                "as_good": [line for line in lines if line["as_good"]],
+                "seeds": part["reference_seeds"].max(),
+                "order": shown.index(vector),
+            }
+        )
+    return sorted(tables, key=lambda table: (table["model"], table["behavior"], table["order"]))
+
+
+def without_strength(evidence: Evidence) -> list[str]:
+    """Controls that are missing from the tables because they have no usable strength, with the reason."""
+    if evidence.audit is None:
+        return []
+    gone = evidence.audit.excluded.filter(pl.col("method") == "control").sort(
+        "adapter", "sign", descending=[False, True]
+    )
+    return [f"{line['adapter']} at {arm(line['sign'])} ({line['reason']})" for line in gone.to_dicts()]
+
+
+def meanings(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What each kind of control in the tables would show if it did as well as the vector."""
+    from weightsteer.controls import kinds  # with torch, which a report over finished rows can do without
+
+    known = kinds()
+    named = sorted({line["kind"] for table in tables for line in table["lines"]} & set(known))
+    return [(name, known[name].shows) for name in named]
+
+
+def _costs(evidence: Evidence) -> dict[tuple[str, str, str, int], str]:
+    """What a control costs at the strength of its vector: the mean over seeds, of one draw each."""
+    if evidence.strengths is None:
+        return {}
+    found = evidence.strengths.filter(pl.col("method") == "control")
+    lines = found.select("model", "behavior", "adapter", "sign", "value").drop_nulls()
+    return {(*place, sign): f"{value:.2f}" for *place, sign, value in lines.iter_rows()}
+
+
+def _line(line: Mapping[str, Any]) -> dict[str, Any]:
+    """One control in one arm. It can only do as well where the vector itself is told from 0, in the right direction."""
+    kind = str(line["adapter"]).removeprefix(f"{line['reference_adapter']}-")
+    works = line["reference_effect_low"] is not None and line["reference_effect_low"] > 0
+    return {
+        "told": kind,
+        "kind": kind.removesuffix("-as-trained"),
+        "eval": line["eval"],
+        "arm": arm(line["sign"]),
+        "n": line["n"],
+        "seeds": line["seeds"],
+        "effect": estimate(line, "effect"),
+        "vector": estimate(line, "reference_effect"),
+        "difference": estimate(line, "difference"),
+        "holm": p_value(line["holm"]),
+        "mde": "–" if line["mde"] is None else f"{line['mde']:.2f}",
+        "draws": "–" if line["draws"] is None else f"{line['draws_as_good']} of {line['draws']}",
+        "dear": line["price"] is not None and line["price"] > DEAR,
+        "works": works,
+        "as_good": works and bool(line["as_good"]),
+    }

@@ -1,0 +1,202 @@
+"""What a report rests on beside the sweep itself: the audit, effects at equal side effects, and what they cost."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import polars as pl
+
+from weightsteer.audit import Audit, audit
+from weightsteer.errors import WeightsteerError
+from weightsteer.stats import MATCHED, REQUIRED, compare, frontier, select
+from weightsteer.stats.compare import SCHEMA
+
+ARM = ["model", "behavior", "method", "adapter"]
+FIRST = "lora"
+"""The family that others are compared with when it can be: a choice made before looking at any effect."""
+
+Cosines = Mapping[tuple[str, str | None], Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Everything that optional arguments of a report add; None where nothing was given for it.
+
+    Attributes:
+        audit: at the calibrated strengths where there are any, else at the headline strengths of the sweep.
+        calibrated: whether the audit stands at calibrated strengths; its ``lines`` are then the effects there.
+        comparison: see `weightsteer.stats.compare`, every intervention beside ``reference``.
+        reference: the weight vector (method, adapter) that all are compared with; None when none is usable.
+        strengths: the calibration, one line per intervention and sign, over seeds (`over_seeds`).
+        damage, capability: see `weightsteer.measure.damage_table`.
+        points: see `weightsteer.stats.frontier`.
+        home: behaviour to the evaluation that asks what it was trained on.
+    """
+
+    audit: Audit | None = None
+    calibrated: bool = False
+    comparison: pl.DataFrame | None = None
+    reference: tuple[str, str] | None = None
+    strengths: pl.DataFrame | None = None
+    damage: pl.DataFrame | None = None
+    capability: pl.DataFrame | None = None
+    points: pl.DataFrame | None = None
+    home: Mapping[str, str] | None = None
+
+    @property
+    def effects(self) -> pl.DataFrame | None:
+        """`summarize` at the calibrated strengths; ``alpha`` is the arm, ``strength`` the mean α over seeds."""
+        return self.audit.lines if self.audit and self.calibrated else None
+
+    def tables(self) -> dict[str, pl.DataFrame | None]:
+        """What is written as CSV beside the summary, by file name."""
+        found: dict[str, pl.DataFrame | None] = {
+            "comparison": self.comparison,
+            "frontier": self.points,
+            "damage": self.damage,
+            "capability": self.capability,
+            **dict.fromkeys(("audit", "transfer", "nuisances", "controls")),
+        }
+        if carried := self.audit:
+            lists = [name for name, kind in carried.vectors.schema.items() if kind == pl.List]
+            found["audit"] = carried.vectors.with_columns(pl.col(lists).list.join("; "))
+            found |= {"transfer": carried.transfer, "nuisances": carried.nuisances, "controls": carried.controls}
+        return found
+
+    def evaluations(self, behavior: str, found: list[str]) -> list[str]:
+        """Evaluations in the order in which they are shown: the one at home first, the others by name."""
+        home = (self.home or {}).get(behavior)
+        return sorted(found, key=lambda name: (name != home, name))
+
+
+def gather(
+    rows: pl.DataFrame,
+    summary: pl.DataFrame,
+    *,
+    matched: pl.DataFrame | None,
+    calibration: pl.DataFrame | None,
+    damage: pl.DataFrame | None,
+    capability: pl.DataFrame | None,
+    covariates: pl.DataFrame | None,
+    cosines: Cosines | None,
+    trained_on: Mapping[str, str] | None,
+    resamples: int,
+) -> Evidence:
+    """All of it from the tables of a run; the arguments are those of ``write_report``.
+
+    Raises:
+        WeightsteerError: matched rows without their calibration, or strengths of several calibrations.
+    """
+    if matched is not None and calibration is None:
+        raise WeightsteerError("rows at calibrated strengths need the calibration that they belong to: pass both.")
+    if calibration is not None:
+        _one_definition(calibration)
+    price = able = None
+    if damage is not None or capability is not None:
+        from weightsteer.measure import damage_table
+
+        price = None if damage is None else damage_table.damage_summary(damage, resamples=resamples)
+        able = None if capability is None else damage_table.capability_summary(capability, resamples=resamples)
+    found = Evidence(
+        strengths=None if calibration is None else over_seeds(calibration),
+        damage=price,
+        capability=able,
+        points=None if price is None else frontier(summary, price),
+        home=trained_on,
+    )
+    if matched is not None and calibration is not None and select(matched, calibration).rows.height:
+        reference = _reference(calibration, matched)
+        return replace(
+            found,
+            audit=audit(
+                matched,
+                calibration,
+                trained_on=trained_on,
+                covariates=covariates,
+                cosines=cosines,
+                resamples=resamples,
+            ),
+            calibrated=True,
+            reference=reference,
+            comparison=_compared(matched, calibration, reference, resamples),
+        )
+    if any(given is not None for given in (matched, covariates, cosines, trained_on)):
+        carried = audit(rows, trained_on=trained_on, covariates=covariates, cosines=cosines, resamples=resamples)
+        return replace(found, audit=carried)
+    return found
+
+
+def over_seeds(calibration: pl.DataFrame) -> pl.DataFrame:
+    """One line per intervention and sign: the strengths of all seeds, and what was measured at them.
+
+    ``value`` and ``audit_value`` are means over seeds, with the outermost ends of the seeds' intervals. Numbers are
+    null unless every seed has a strength that may be compared; ``status`` then says what the others came to, and how
+    many they are: ``not converged (1 of 3)``.
+    """
+    matched = pl.col("status").is_in(MATCHED)
+    good = matched.all()
+
+    def kept(made: pl.Expr) -> pl.Expr:
+        return pl.when(good).then(made)
+
+    return calibration.group_by(*ARM, "sign", maintain_order=True).agg(
+        kept(pl.col("alpha_star").mean()).alias("alpha_star"),
+        kept(pl.col("alpha_star").min()).alias("alpha_low"),
+        kept(pl.col("alpha_star").max()).alias("alpha_high"),
+        pl.col("budget").first(),
+        *(
+            kept(getattr(pl.col(f"{prefix}{end}"), how)()).alias(
+                f"{prefix}value" + ("" if end == "value" else f"_{end}")
+            )
+            for prefix in ("", "audit_")
+            for end, how in (("value", "mean"), ("low", "min"), ("high", "max"))
+        ),
+        pl.col("noise_floor").max(),
+        pl.col("seed").n_unique().cast(pl.Int64).alias("seeds"),
+        pl.col("prompts").first(),
+        pl.col("audit_prompts").first(),
+        pl.col("definition").first(),
+        good.alias("usable"),
+        pl.when(good)
+        .then(pl.col("status").first())
+        .otherwise(
+            pl.format(
+                "{} ({} of {})",
+                pl.col("status").filter(~matched).unique().sort().str.join(", "),
+                (~matched).sum(),
+                pl.len(),
+            )
+        )
+        .alias("status"),
+    )
+
+
+def _one_definition(calibration: pl.DataFrame) -> None:
+    """Refuse strengths that mean different things: one definition per model and sign, prompts aside."""
+    solved = calibration.filter(pl.col("status") != "fixed")
+    several = solved.group_by("model", "behavior", "sign").agg(pl.col("definition").unique().sort())
+    if (wrong := several.filter(pl.col("definition").list.len() > 1)).height:
+        raise WeightsteerError(
+            "strengths of several calibrations do not compare: "
+            f"{' and '.join(wrong['definition'][0])}. Calibrate all interventions with the same settings."
+        )
+
+
+def _reference(calibration: pl.DataFrame, matched: pl.DataFrame) -> tuple[str, str] | None:
+    """The weight vector with usable strengths in the most arms; `FIRST` among equals, then by name."""
+    swept = matched.select(*ARM).unique()
+    arms = over_seeds(calibration).filter("usable", pl.col("method") == "weight", pl.col("adapter").is_not_null())
+    arms = arms.join(swept, on=ARM, how="semi", nulls_equal=True).group_by("adapter").len()
+    order = sorted(arms.iter_rows(), key=lambda one: (-one[1], one[0] != FIRST, one[0]))
+    return ("weight", order[0][0]) if order else None
+
+
+def _compared(
+    matched: pl.DataFrame, calibration: pl.DataFrame, reference: tuple[str, str] | None, resamples: int
+) -> pl.DataFrame | None:
+    """Every intervention but the controls, which the audit compares with their own vectors, beside the reference."""
+    rows = matched.filter(pl.col("method") != "control").select(REQUIRED)
+    at = calibration.filter(pl.col("method") != "control")
+    several = select(rows, at).rows.select("method", "adapter").n_unique() > 1
+    if reference is None or not several:
+        return None
+    return compare(rows, at, reference=reference, resamples=resamples).select(list(SCHEMA))

@@ -1,0 +1,248 @@
+"""From frames to the page: every sentence and cell of the report, handed to the template."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import polars as pl
+from markupsafe import Markup
+
+from weightsteer.audit import (
+    estimate,
+    headline,
+    headline_strengths,
+    intervention,
+    label,
+    listed,
+    number,
+    share,
+    signed,
+)
+from weightsteer.experiments.sweep.page.audit import cosine_table, followed, in_short, matrices, verdicts
+from weightsteer.experiments.sweep.page.controls import control_tables, meanings, without_strength
+from weightsteer.experiments.sweep.page.costs import cost_tables
+from weightsteer.experiments.sweep.page.decisions import decision_tables
+from weightsteer.experiments.sweep.page.details import audit_table, flipped, limits, sample_grids
+from weightsteer.experiments.sweep.page.evidence import Evidence
+from weightsteer.experiments.sweep.page.families import comparisons, price
+from weightsteer.experiments.sweep.page.figures import SCOPE, Figure
+from weightsteer.experiments.sweep.page.matched import matched_tables, not_usable, told_apart
+from weightsteer.report.cells import TONES, bar, key, reach
+from weightsteer.report.charts import Series, series, short_module
+from weightsteer.report.svg import legend
+from weightsteer.report.templates import rendered
+from weightsteer.stats import WEAKNESSES
+
+
+def render(
+    known: pl.DataFrame,
+    summary: pl.DataFrame,
+    by_seed: pl.DataFrame,
+    drawn: Sequence[Figure],
+    run: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]],
+    norms: pl.DataFrame | None,
+    texts: Mapping[str, str],
+    pairs_audit: Mapping[str, Any] | None,
+    branches: Sequence[Mapping[str, Any]] = (),
+    evidence: Evidence | None = None,
+    *,
+    resamples: int,
+) -> str:
+    """The HTML of a report. ``known`` are paired rows, ``summary`` and ``by_seed`` their statistics."""
+    evidence = evidence or Evidence()
+    strengths = [alpha for alpha in headline_strengths(summary) if alpha]
+    shown = series(known)
+    parts = [
+        _part(part, by_seed, known, drawn, shown, strengths, texts, evidence)
+        for part in summary.partition_by(SCOPE, maintain_order=True)
+    ]
+    spoken, asides = headline(summary), headline(summary.filter(pl.col("method") == "control"))
+    folded = len(asides) > 2
+    found, matched = verdicts(evidence, shown), matched_tables(evidence, shown)
+    controls, unusable = control_tables(evidence, shown), not_usable(evidence, shown)
+    sentences = [each for each in spoken if each not in asides] if folded else spoken
+    behaviors, models = (summary[name].unique().sort().to_list() for name in ("behavior", "model"))
+    return rendered(
+        "page.html.jinja",
+        title=f"{listed(behaviors)} on {listed(models)}",
+        facts=_facts(summary, shown),
+        sentences=[*in_short(found, unusable), *told_apart(matched)] or sentences,
+        asides=asides if folded and not found else [],
+        spoken=spoken if found else [],
+        verdicts=found,
+        unusable=unusable,
+        calibrated=evidence.calibrated,
+        homes=evidence.home,
+        frontiers=[_embedded(figure, shown) for figure in drawn if figure.kind == "frontier"],
+        damage=None if evidence.damage is None else evidence.damage.row(0, named=True),
+        matched=matched,
+        decisions=decision_tables(summary, evidence, shown, strengths),
+        weaknesses=WEAKNESSES,
+        matrices=matrices(evidence, shown),
+        balances=[_embedded(figure, shown) for figure in drawn if figure.kind == "balance"],
+        followed=(correlated := followed(evidence, shown)),
+        covariates=correlated[0]["covariates"][2:] if correlated else [],
+        cosines=cosine_table(evidence, shown),
+        controls=controls,
+        controls_gone=without_strength(evidence),
+        controls_show=meanings(controls) if controls else [],
+        strengths=strengths,
+        parts=parts,
+        families=comparisons(summary, branches, norms, shown, strengths, evidence.damage),
+        priced=evidence.damage is not None,
+        costs=cost_tables(evidence, shown, strengths),
+        several=len({(part["model"], part["behavior"]) for part in parts}) > 1,
+        grids=sample_grids(samples),
+        norms=_norms(norms, drawn),
+        audit=audit_table(pairs_audit),
+        limits=limits(summary),
+        resamples=resamples,
+        run=run,
+    )
+
+
+def _facts(summary: pl.DataFrame, shown: Sequence[Series]) -> list[tuple[str, str]]:
+    """The run in one table: what was steered by what, where, how often."""
+    evaluations = summary.unique("eval", maintain_order=True).sort("eval")
+    rows = [
+        f"{line['eval']} ({line['n']:,} rows in {line['clusters']:,} clusters, {line['positives']:,} of label +1)"
+        for line in evaluations.iter_rows(named=True)
+    ]
+    vectors = summary.filter(pl.col("method") == "weight")
+    return [
+        ("Model", listed(summary["model"].unique().sort().to_list())),
+        ("Interventions", listed([name for _, name in legend(shown)])),
+        ("Training seeds", str((vectors if vectors.height else summary)["seeds"].max())),
+        ("Strengths α", "; ".join(_strengths(summary, shown))),
+        ("Evaluations", "; ".join(rows)),
+    ]
+
+
+def _strengths(summary: pl.DataFrame, shown: Sequence[Series]) -> list[str]:
+    """The strengths of each method, those of vectors that all have in common without its name."""
+    swept: dict[str, list[str]] = {}
+    for method in dict.fromkeys(one.method for one in shown if not one.control) or ["control"]:
+        alphas = summary.filter(pl.col("method") == method)["alpha"].unique().sort()
+        swept.setdefault(", ".join(signed(alpha) for alpha in alphas), []).append(method)
+    if len(swept) == 1:
+        return list(swept)
+    return [f"{told} ({', '.join(methods)})" for told, methods in swept.items()]
+
+
+def _part(
+    part: pl.DataFrame,
+    by_seed: pl.DataFrame,
+    known: pl.DataFrame,
+    drawn: Sequence[Figure],
+    shown: Sequence[Series],
+    strengths: Sequence[float],
+    texts: Mapping[str, str],
+    evidence: Evidence,
+) -> dict[str, Any]:
+    """One evaluation of one behaviour on one model: its cards, table, charts and flipped rows."""
+    model, behavior, evaluation = part.select(SCOPE).row(0)
+    here = (pl.col("model") == model) & (pl.col("behavior") == behavior) & (pl.col("eval") == evaluation)
+    present = [one for one in shown if one.of(part).height]
+    far = reach(part.filter(pl.col("method") != "control"))
+    near = reach(part.filter(pl.col("alpha").is_in(strengths), pl.col("method") != "control"))
+    groups: list[dict[str, Any]] = []
+    for one in present:
+        lines = one.of(part).sort("alpha")
+        seeds = one.of(by_seed.filter(here))
+        groups.append(
+            {
+                **key(one, shown),
+                "words": intervention(lines.row(0, named=True)),
+                "seeds": lines["seeds"].max(),
+                "lines": [_line(line, seeds, far, evidence) for line in lines.iter_rows(named=True)],
+                "arms": [
+                    _line(line, seeds, near, evidence)
+                    for alpha in strengths
+                    for line in lines.filter(pl.col("alpha") == alpha).iter_rows(named=True)
+                ],
+            }
+        )
+    mine = [figure for figure in drawn if figure.scope == (model, behavior, evaluation)]
+    return {
+        "model": model,
+        "behavior": behavior,
+        "eval": evaluation,
+        "n": part["n"][0],
+        "clusters": part["clusters"][0],
+        "seeds": max(part["seeds"].to_list()),
+        "groups": groups,
+        "dose": [_embedded(figure, shown) for figure in mine if figure.kind == "dose"],
+        "rows": [
+            {
+                "name": one.name,
+                "figures": [
+                    _embedded(figure, shown) for figure in mine if figure.kind == "rows" and figure.series == one
+                ],
+                "flips": [flipped(one.of(known.filter(here)), alpha, texts, one.name) for alpha in strengths],
+            }
+            for one in _followed_by_row(present)
+        ],
+    }
+
+
+def _followed_by_row(present: Sequence[Series]) -> list[Series]:
+    """Whose single rows are shown: the weight vectors, or what there is in their place."""
+    vectors = [one for one in present if one.method == "weight"]
+    return vectors or [one for one in present if not one.control]
+
+
+def _embedded(figure: Figure, shown: Sequence[Series]) -> dict[str, Any]:
+    """A figure for the template: its panels are SVG of our own, safe as they are."""
+    return {
+        "name": figure.name,
+        "scope": figure.scope,
+        "panels": [Markup(panel) for panel in figure.panels],
+        "legend": [{**key(one, shown), "name": name} for one, name in legend(figure.shown)],
+    }
+
+
+def _line(line: dict[str, Any], seeds: pl.DataFrame, reach: float, evidence: Evidence) -> dict[str, Any]:
+    """One strength, ready to print."""
+    words = label(line)
+    own = seeds.filter(pl.col("alpha") == line["alpha"]).sort("seed")["discrimination"].to_list()
+    base = line["alpha"] == 0
+    discrimination = estimate(line, "discrimination")
+    value = discrimination.split(" ", 1)[0]
+    return {
+        "alpha": line["alpha"],
+        "base": base,
+        "label": words,
+        "tone": TONES.get(words, "plain"),
+        "value": value,
+        "interval": discrimination.removeprefix(value).strip(),
+        "discrimination": discrimination,
+        "bias": estimate(line, "bias"),
+        "auc": share(line, "auc"),
+        "pmass": share(line, "pmass"),
+        "damage": price(evidence.damage, line, line["alpha"]),
+        "own": [number(value) for value in own] if len(own) > 1 else [],
+        "bar": None if base else bar(line, reach, own if len(own) > 1 else []),
+    }
+
+
+def _norms(norms: pl.DataFrame | None, drawn: Sequence[Figure]) -> list[dict[str, Any]]:
+    """The heat map of each vector, with its total norm by seed and the share of the square by kind of module."""
+    maps = []
+    for figure in drawn:
+        if norms is None or figure.kind != "norms":
+            continue
+        (vector,) = figure.scope
+        mine = norms.filter(pl.col("vector") == vector)
+        square = pl.col("norm").pow(2).sum()
+        totals = mine.group_by("seed").agg(square.sqrt()).sort("seed")["norm"].to_list()
+        kinds = mine.group_by(short_module()).agg(square).sort("norm", "module", descending=[True, False])
+        whole = kinds["norm"].sum() or 1.0
+        maps.append(
+            {
+                **_embedded(figure, []),
+                "vector": vector,
+                "totals": [f"{total:.3g}" for total in totals],
+                "shares": [(module, f"{norm / whole:.0%}") for module, norm in kinds.rows()],
+            }
+        )
+    return maps

@@ -1,0 +1,99 @@
+"""The folder of a report: ``report.html``, ``charts/``, and every table of it as CSV."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from weightsteer.experiments.sweep.page.evidence import Cosines, gather
+from weightsteer.experiments.sweep.page.figures import Figure, figures
+from weightsteer.experiments.sweep.page.render import render
+from weightsteer.report.svg import to_png
+from weightsteer.runtime.store import write_atomically
+from weightsteer.stats import paired, summarize
+
+
+def write_report(
+    folder: str | Path,
+    rows: pl.DataFrame,
+    *,
+    run: Mapping[str, Any],
+    samples: Sequence[Mapping[str, Any]] = (),
+    norms: pl.DataFrame | None = None,
+    texts: Mapping[str, str] | None = None,
+    pairs_audit: Mapping[str, Any] | None = None,
+    branches: Sequence[Mapping[str, Any]] = (),
+    matched: pl.DataFrame | None = None,
+    calibration: pl.DataFrame | None = None,
+    damage: pl.DataFrame | None = None,
+    capability: pl.DataFrame | None = None,
+    covariates: pl.DataFrame | None = None,
+    cosines: Cosines | None = None,
+    trained_on: Mapping[str, str] | None = None,
+    resamples: int = 10_000,
+) -> Path:
+    """Write everything a reader needs about one run, and return the path of its ``report.html``.
+
+    The page is one file without scripts, fonts or requests. Same inputs give the same bytes; nothing is dated.
+
+    Args:
+        folder: made when absent; files of an earlier report are replaced one by one, each atomically.
+        rows: what ``weightsteer.sweep`` returned, of one or several seeds, evaluations and interventions.
+        run: what ``run.json`` holds: shown as provenance, nested as it is.
+        samples: generated texts, each with ``prompt``, ``alpha``, ``seed`` and ``text``.
+            With several vectors in one report, here and in ``norms`` a ``vector`` names the one it belongs to, as
+            "behavior, adapter".
+        norms: ``seed, layer, module, norm``: the Frobenius norm of dW per module; layer −1 is outside the decoder.
+        texts: what a human reads for an item; its identifier is shown when missing.
+        pairs_audit: the audit of the training pairs, or one for each seed under its name.
+        branches: what was trained, a record for each branch: ``behavior, adapter, seed, side``, the number of
+            ``parameters`` trained, and the losses ``train`` and ``validation`` of the checkpoint kept (or None).
+        matched: rows of a sweep at the strengths of ``calibration``, of all interventions and seeds: the comparison at
+            equal side effects, and where the audit stands.
+        calibration: as `weightsteer.measure.calibrate.calibrate` returns it.
+        damage: rows of `weightsteer.measure.damage.damage` at the strengths of ``rows``: damage beside every effect,
+        and
+            the frontier.
+        capability: rows of a sweep over `weightsteer.data.evals.capability.tasks`, at the same strengths.
+        covariates, cosines, trained_on: for `weightsteer.audit.audit`. It also runs with ``matched`` alone.
+        resamples: bootstrap resamples behind every interval.
+
+    Raises:
+        WeightsteerError: the rows cannot be paired (see ``weightsteer.stats.paired``), interventions did not answer the
+            same rows, or tables do not belong together (see `weightsteer.experiments.sweep.page.evidence.gather`).
+    """
+    folder = Path(folder)
+    if norms is not None and "vector" not in norms.columns:
+        norms = norms.with_columns(vector=pl.lit(""))
+    known = paired(rows)
+    summary = summarize(rows, resamples=resamples)
+    by_seed = summarize(rows, by_seed=True, resamples=resamples)
+    evidence = gather(
+        rows,
+        summary,
+        matched=matched,
+        calibration=calibration,
+        damage=damage,
+        capability=capability,
+        covariates=covariates,
+        cosines=cosines,
+        trained_on=trained_on,
+        resamples=resamples,
+    )
+    drawn: list[Figure] = figures(known, summary, by_seed, norms, evidence)
+    told = (run, samples, norms, texts or {}, pairs_audit, branches, evidence)
+    page = render(known, summary, by_seed, drawn, *told, resamples=resamples)
+    (folder / "charts").mkdir(parents=True, exist_ok=True)
+    for figure in drawn:
+        write_atomically(folder / "charts" / f"{figure.name}.svg", figure.svg.encode())
+        write_atomically(folder / "charts" / f"{figure.name}.png", to_png(figure.svg))
+    # Six decimals: the last bits of a float depend on how many threads multiplied the matrices.
+    tables = {"summary": summary, "summary_by_seed": by_seed, "calibration": calibration, **evidence.tables()}
+    for name, frame in tables.items():
+        if frame is None:
+            (folder / f"{name}.csv").unlink(missing_ok=True)  # of an earlier report: it would speak of other rows
+            continue
+        write_atomically(folder / f"{name}.csv", frame.write_csv(float_precision=6).encode())
+    write_atomically(folder / "report.html", page.encode())
+    return folder / "report.html"

@@ -1,0 +1,1 @@
+"""One way to run a model: batches, answer logits, likelihoods, sampling, and the states that modules read and write."""

@@ -1,0 +1,183 @@
+"""Fit an activation vector to contrastive pairs: the split, the method at each layer, its length, the increments."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, get_args
+
+import numpy as np
+import polars as pl
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from weightsteer import __version__
+from weightsteer.activation import methods
+from weightsteer.activation.vector import ActivationVector
+from weightsteer.data.pairs import kept
+from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.inference.capture import Captured, Place, capture, check_columns
+from weightsteer.models import decoder_layers, model_name, weight_hash
+from weightsteer.training.layer_choice import choose_layer
+from weightsteer.training.rows import digest
+from weightsteer.vector.provenance import common
+
+# the strength at which layers are compared, as a share of the residual norm: enough to be seen, too little to break
+CHOICE_ALPHA = 0.1
+
+Scale = Literal["residual", "raw", "unit"]
+"""The length of a direction: ``residual``, the mean norm of the states at its layer, so that α is a share of that
+norm; ``raw``, what the method gives (activation units for a difference of means); ``unit``, 1."""
+
+
+def fit(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: pl.DataFrame,
+    *,
+    method: str = "diffmean",
+    layers: int | Iterable[int] | Literal["choose", "all"] = "choose",
+    incremental: bool = False,
+    at: Place = "answer",
+    personas: bool = True,
+    scale: Scale = "residual",
+    validation: float = 0.2,
+    seed: int = 0,
+    metadata: Mapping[str, Any] | None = None,
+    shown: bool = True,
+) -> ActivationVector:
+    """An activation vector from contrastive pairs, the ones that branches are trained on.
+
+    Args:
+        pairs: as `weightsteer.data.pairs.generate` makes them: prompt, response_pos, response_neg, and with
+            ``personas`` sys_prompt_pos and sys_prompt_neg.
+        method: ``diffmean``, ``pca``, ``repe-centered``, ``probe`` (`weightsteer.activation.methods`).
+        layers: one decoder layer, several, "all", or "choose": the one that does best on held-out pairs
+            (`weightsteer.training.layer_choice`).
+        incremental: of several layers, add at each only what it differs by from the one below, so that the
+            additions up to a depth sum to that depth's direction.
+        at: read the mean over the "answer", its "last" token, or the last token of the "prompt".
+        personas: read both sides under their own system prompts, as persona vectors are (Chen et al., arXiv
+            2507.21509); without, the sides differ in the text of their answers only. No row is ever steered
+            under a system prompt.
+        scale: "residual": α is a share of the mean norm of the states at the layer; "raw" or "unit".
+        validation: share of the questions that is held out when something is chosen (a layer, or the
+            regularisation of a probe); nothing is held out otherwise.
+        seed: of that split; it also stands for the vector in tables, where seeds are resampled, so give the seed
+            of the pairs.
+        metadata: added to (and winning over) what is recorded here.
+
+    Raises:
+        WeightsteerError: unknown names, layers that do not exist, or pairs that do not differ.
+    """
+    prefix, blocks = decoder_layers(model)
+    wanted = _wanted(layers, len(blocks))
+    if incremental and (layers == "choose" or len(wanted) < 2):
+        raise WeightsteerError("incremental directions need several layers: give a range of them, or 'all'.")
+    if scale not in get_args(Scale):
+        raise unknown("scale", scale, get_args(Scale))
+    validates = methods.load(method).validates
+    check_columns(pairs, personas=personas)
+    pairs = kept(pairs)
+    train, held = split(pairs, validation, seed) if validates or layers == "choose" else (pairs, None)
+    captured = capture(model, tokenizer, train, wanted, at=at, personas=personas, shown=shown)
+    aside = None
+    if validates and held is not None:
+        aside = capture(model, tokenizer, held, wanted, at=at, personas=personas, shown=shown)
+    found = directions(captured, method, aside)
+    told: dict[str, Any] = {
+        "adapter": method,
+        "behavior": common(pairs["behavior"].unique().to_list()) if "behavior" in pairs.columns else "unnamed",
+        "seed": seed,
+        "base": {"name": model_name(model), "hash": weight_hash(model), "model_type": model.config.model_type},
+        "fit": {
+            "at": at,
+            "personas": personas,
+            "scale": scale,
+            "incremental": incremental,
+            "pairs": len(captured.pairs.positive),
+            "without_answer": captured.pairs.empty,
+            "held_out": 0 if held is None else len(held),
+            "data": digest(pairs),
+            "residual_norms": {str(layer): captured.norms[layer] for layer in wanted},
+        },
+        "weightsteer": __version__,
+    }
+
+    def vector(of: Mapping[int, Tensor]) -> ActivationVector:
+        named = {f"{prefix}.{layer}": direction for layer, direction in of.items()}
+        return ActivationVector(named, {**told, **(metadata or {})})
+
+    if layers == "choose" and held is not None:
+        comparable = scaled(found, captured.norms, "residual")
+        candidates = {layer: vector({layer: direction}) for layer, direction in comparable.items()}
+        choice = choose_layer(model, tokenizer, candidates, held, alpha=CHOICE_ALPHA, shown=shown)
+        told["fit"]["choice"] = {"alpha": CHOICE_ALPHA, "scores": {str(k): v for k, v in choice.scores.items()}}
+        found = {choice.layer: found[choice.layer]}
+    final = scaled(found, captured.norms, scale)
+    return vector(increments(final) if incremental else final)
+
+
+def split(pairs: pl.DataFrame, share: float, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Training and held-out pairs: whole questions, so that no question is on both sides.
+
+    Raises:
+        WeightsteerError: the share is not between 0 and 1, or there is only one question.
+    """
+    if not 0 < share < 1:
+        raise WeightsteerError(f"validation is {share}; it is the held-out share of the questions, between 0 and 1.")
+    questions = sorted(set(pairs["prompt"]))
+    if len(questions) < 2:
+        raise WeightsteerError(
+            "nothing can be held out of pairs with a single question. Give more questions, or a layer and a "
+            "method that chooses nothing on held-out pairs."
+        )
+    count = min(len(questions) - 1, max(1, round(share * len(questions))))
+    order = np.random.default_rng([seed, 1]).permutation(len(questions))
+    held = pl.col("prompt").is_in([questions[index] for index in order[:count]])
+    return pairs.filter(~held), pairs.filter(held)
+
+
+def directions(captured: Captured, method: str, held_out: Captured | None) -> dict[int, Tensor]:
+    """The direction (d,) of every captured layer in fp64, as the method gives it.
+
+    Raises:
+        WeightsteerError: unknown method, or the two sides do not differ at a layer.
+    """
+    fit = methods.load(method).fit
+    found = {}
+    for layer, contrast in captured.contrasts.items():
+        found[layer] = fit(contrast, held_out.contrasts[layer] if held_out else None).double()
+        if not 0 < float(found[layer].norm()) < float("inf"):
+            raise WeightsteerError(
+                f"the method {method!r} finds no direction at layer {layer}: the activations of the two sides are "
+                "the same, or not finite. Look at the pairs."
+            )
+    return found
+
+
+def scaled(found: Mapping[int, Tensor], norms: Mapping[int, float], scale: Scale) -> dict[int, Tensor]:
+    """Directions at the length that ``scale`` says; ``norms`` are the mean norms of the states by layer."""
+    if scale == "raw":
+        return dict(found)
+    lengths = norms if scale == "residual" else dict.fromkeys(found, 1.0)
+    return {layer: direction * (lengths[layer] / direction.norm()) for layer, direction in found.items()}
+
+
+def increments(found: Mapping[int, Tensor]) -> dict[int, Tensor]:
+    """``v_l = a_l − a_{l'}``, l' the steered layer below l.
+
+    What is added stays in the residual stream, so the sum of all additions up to depth l is a_l: each depth
+    gets its own direction, not the sum of all directions below it.
+    """
+    below: Tensor | None = None
+    differences = {}
+    for layer, direction in sorted(found.items()):
+        differences[layer] = direction if below is None else direction - below
+        below = direction
+    return differences
+
+
+def _wanted(layers: int | Iterable[int] | str, count: int) -> list[int]:
+    if isinstance(layers, str):
+        if layers not in ("choose", "all"):
+            raise unknown("choice of layers", layers, ("choose", "all"))
+        return list(range(count))
+    return [layers] if isinstance(layers, int) else sorted(set(layers))

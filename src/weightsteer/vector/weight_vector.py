@@ -1,0 +1,383 @@
+"""WeightVector: a direction in weight space, ``dW = θ⁺ − θ⁻``, held as exact structured terms.
+
+Fierro & Roger, *Steering Language Models with Weight Arithmetic*, arXiv 2511.05408: two fine-tunes of one
+base on opposite behaviour are subtracted, the base cancels, and ``θ + α·dW`` is the steered model. Here dW is
+computed from the tensors of the two adapters in fp32; nothing is merged and subtracted, which in bf16 loses
+most of a small vector.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from weightsteer import export
+from weightsteer.analysis.distance import base_distance
+from weightsteer.analysis.energy import energy
+from weightsteer.analysis.projection import complement, project
+from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.terms import InputModifier, Modifier, Sum
+from weightsteer.vector import algebra, difference
+from weightsteer.vector import compatibility as fit
+from weightsteer.vector import file as vectorfile
+from weightsteer.vector.deltas import Deltas
+from weightsteer.vector.recompress import Recompression, recompress
+from weightsteer.vector.selection import Pattern, listed, matching
+from weightsteer.vector.summary import summary
+
+
+class WeightVector:
+    """A vector in weight space. Immutable; every operation gives a new one. An `Intervention`.
+
+    Attributes:
+        terms: the delta of each module by module path, layers in ascending order, as formal sums of terms of any
+            form (`weightsteer.terms.Sum`). Those of a loaded vector are read when they are first used.
+    """
+
+    def __init__(self, terms: Mapping[str, Sum], metadata: Mapping[str, Any]) -> None:
+        if not terms:
+            raise WeightsteerError("a weight vector needs at least one module; this one would have none.")
+        self.terms = terms if isinstance(terms, Deltas) else Deltas(terms)
+        defaults = {"method": "weight", "behavior": "unnamed", "adapter": "unknown", "seed": 0}
+        try:
+            self._metadata = json.loads(json.dumps({**defaults, **metadata}, allow_nan=False))
+        except (TypeError, ValueError) as error:
+            raise WeightsteerError(
+                f"the metadata of a vector must be JSON: strings, finite numbers, lists, dicts ({error})."
+            ) from error
+
+    @classmethod
+    def from_adapters(
+        cls,
+        positive: str | Path,
+        negative: str | Path,
+        model: PreTrainedModel,
+        *,
+        mode: difference.Mode = "difference",
+        metadata: Mapping[str, Any] | None = None,
+    ) -> "WeightVector":
+        """``dW = τ⁺ − τ⁻`` of two PEFT adapter folders trained on ``model``; of LoRAs of rank r, of rank at most 2r.
+
+        The two may be of different families. How the branches lie to each other is told in
+        ``metadata["geometry"]`` (`weightsteer.analysis.geometry`).
+
+        Args:
+            positive: folder of the branch trained on the behaviour.
+            negative: folder of the branch trained on its opposite.
+            model: the base both were trained on.
+            mode: ``difference``; or ``bisector``, ``τ⁺/‖τ⁺‖ − τ⁻/‖τ⁻‖`` with the norm of dW, in which the branch that
+                moved further does not outweigh the other.
+            metadata: added to (and winning over) what the folders say about themselves.
+
+        Raises:
+            WeightsteerError: the two adapt different modules, were trained on another base, are given in the
+                wrong order, or hold something whose delta is not exact.
+        """
+        terms, told = difference.difference(positive, negative, model, mode)
+        return cls(terms, {**told, **(metadata or {})})
+
+    @classmethod
+    def from_branch(
+        cls, folder: str | Path, model: PreTrainedModel, *, metadata: Mapping[str, Any] | None = None
+    ) -> "WeightVector":
+        """The task vector ``τ = θ_branch − θ`` of one PEFT adapter folder trained on ``model``.
+
+        Raises:
+            WeightsteerError: it was trained on another base, or holds something whose delta is not exact.
+        """
+        terms, told = difference.task(folder, model)
+        return cls(terms, {**told, **(metadata or {})})
+
+    @classmethod
+    def from_models(
+        cls,
+        positive: difference.Checkpoint,
+        negative: difference.Checkpoint,
+        base: difference.Checkpoint | None = None,
+        *,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> "WeightVector":
+        """``dW = θ⁺ − θ⁻`` of two full fine-tunes: loaded models, or folders of saved ones.
+
+        Args:
+            positive: the model trained on the behaviour.
+            negative: the model trained on its opposite.
+            base: the model both started from. It cancels; with it the vector knows its base and its geometry.
+            metadata: added to (and winning over) what is known of the models.
+
+        Raises:
+            WeightsteerError: the models are of different architectures, or hold something whose delta is not exact.
+        """
+        terms, told = difference.checkpoints(positive, negative, base)
+        return cls(terms, {**told, **(metadata or {})})
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """Provenance, JSON-able (a copy): behavior, adapter, seed, base, branches, geometry, operations …"""
+        return deepcopy(self._metadata)
+
+    @property
+    def method(self) -> str:
+        """``weight``, or ``control`` for a vector made to be compared with one."""
+        return str(self._metadata["method"])
+
+    @property
+    def names(self) -> list[str]:
+        """The module paths, layers in ascending order."""
+        return list(self.terms)
+
+    @property
+    def digest(self) -> str:
+        """blake2b-128 (hex) of all terms and coefficients; metadata does not count."""
+        content = json.dumps([[name, term.key] for name, term in self.terms.items()])
+        return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both add the same to every weight, exactly; metadata does not count."""
+        return isinstance(other, WeightVector) and self.terms == other.terms
+
+    def __hash__(self) -> int:
+        return hash(tuple(self.terms.items()))
+
+    def __repr__(self) -> str:
+        return summary(self)
+
+    def delta(self, name: str) -> Tensor:
+        """The dense fp32 matrix (d_out, d_in) of one module, whichever way its weight is stored."""
+        return self._term(name).delta()
+
+    def bias_delta(self, name: str) -> Tensor | None:
+        """What is added to the bias of one module, fp32 (d_out,); None when that is nothing."""
+        return self._term(name).bias_delta()
+
+    def rank(self, name: str) -> int:
+        """An upper bound of the rank of one module's delta."""
+        return self.terms.rank(name)
+
+    def norms(self) -> dict[str, float]:
+        """The Frobenius norm of each module's delta (matrix and bias), from the factors."""
+        return {name: self.terms.norm(name) for name in self.terms}
+
+    def norm(self) -> float:
+        """``‖dW‖ = √Σ_i ‖dW_i‖²`` over all modules."""
+        return self.terms.total_norm()
+
+    def energy(self) -> pl.DataFrame:
+        """The share of ``‖dW‖²`` by layer and by kind of module; see `weightsteer.analysis.energy`."""
+        return energy(self.norms())
+
+    def inner(self, other: "WeightVector") -> float:
+        """The Frobenius inner product over all modules; a module one of them lacks counts as zero."""
+        algebra.check_comparable([self, other])
+        return sum(term.inner(other.terms[name]) for name, term in self.terms.items() if name in other.terms)
+
+    def cosine(self, other: "WeightVector") -> float:
+        """``<v, u> / (‖v‖ ‖u‖)``, in [−1, 1].
+
+        Raises:
+            WeightsteerError: one of them is zero, or they belong to different base models.
+        """
+        length = self.norm() * other.norm()
+        if length == 0.0:
+            raise WeightsteerError("the cosine with a zero vector is not defined; check v.norm() first.")
+        return max(-1.0, min(1.0, self.inner(other) / length))
+
+    gram = staticmethod(algebra.gram)
+
+    @classmethod
+    def sum(cls, vectors: Sequence["WeightVector"], coefficients: Sequence[float] | None = None) -> "WeightVector":
+        """``Σ_k c_k v_k``, of any families; without coefficients the plain sum."""
+        return cls(*algebra.combined(vectors, [1.0] * len(vectors) if coefficients is None else coefficients))
+
+    def __add__(self, other: "WeightVector") -> "WeightVector":
+        return WeightVector.sum([self, other]) if isinstance(other, WeightVector) else NotImplemented
+
+    def __sub__(self, other: "WeightVector") -> "WeightVector":
+        return WeightVector.sum([self, other], [1.0, -1.0]) if isinstance(other, WeightVector) else NotImplemented
+
+    def __neg__(self) -> "WeightVector":
+        return self * -1.0
+
+    def __mul__(self, factor: float) -> "WeightVector":
+        try:
+            factor = algebra.finite(factor)
+        except (TypeError, ValueError):
+            return NotImplemented
+        if factor == 1.0:
+            return self
+        return self._derived(self.terms.scaled(lambda _: factor), f"scaled by {factor!r}")
+
+    __rmul__ = __mul__
+
+    def scaled_by(self, coefficients: Mapping[Any, float]) -> "WeightVector":
+        """Modules times the coefficients of the patterns they match: ``v.scaled_by({"mlp.*": 0.5, 3: 2.0})``.
+
+        A module that several patterns match takes the product, one that none matches stays as it is.
+
+        Raises:
+            WeightsteerError: a pattern matches nothing.
+        """
+        factors = algebra.factors_by_module(self.names, coefficients)
+        told = ", ".join(f"{pattern} × {float(factor)!r}" for pattern, factor in coefficients.items())
+        return self._derived(self.terms.scaled(factors.__getitem__), f"scaled by module: {told}")
+
+    def lines(self, a: float = 0.5, b: float = 0.5, *, layers: int | None = None) -> "WeightVector":
+        """LiNeS (arXiv 2410.17146): layer l = 0 … L − 1 times ``a + b · l / L``.
+
+        Args:
+            a: the factor of the first layer.
+            b: how much it grows towards the last.
+            layers: L, the decoder layers of the model; known to vectors that know their base.
+
+        Raises:
+            WeightsteerError: L is not known, or a module lies in none of the layers.
+        """
+        layers = layers or self._metadata.get("base", {}).get("layers")
+        if not layers:
+            raise WeightsteerError("the vector does not know how many layers its model has: pass layers=28.")
+        factors = algebra.lines_by_module(self.names, layers, algebra.finite(a), algebra.finite(b))
+        return self._derived(self.terms.scaled(factors.__getitem__), f"LiNeS {a!r} + {b!r} · l / {layers}")
+
+    def norm_matched(self, other: "WeightVector") -> "WeightVector":
+        """This direction with the (global) norm of ``other``."""
+        if self.norm() == 0.0:
+            raise WeightsteerError("a zero vector has no direction, so its norm cannot be matched to another's.")
+        return self * (other.norm() / self.norm())
+
+    def randomized(self, seed: int) -> "WeightVector":
+        """A control: random directions with the norm of every module's delta; its rank and singular values too, where
+        it is of low rank.
+
+        Its ``method`` is ``control``, its adapter is named after this one's and its ``seed`` is that of the
+        draw, so that tables keep the two apart.
+        """
+
+        def random(name: str, term: Sum) -> Sum:
+            content = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=7).digest()
+            return term.randomized(torch.Generator().manual_seed(int.from_bytes(content, "big")))
+
+        drawn = {name: random(name, term) for name, term in self.terms.items()}
+        return self._derived(drawn, f"randomized with seed {seed}").with_metadata(
+            method="control",
+            adapter=f"{self._metadata['adapter']}-random",
+            seed=seed,
+            control={"kind": "random", "of": self.digest, "of_seed": self._metadata["seed"]},
+            geometry=None,
+        )
+
+    def recompress(
+        self, *, rank: int | None = None, energy: float | None = None
+    ) -> tuple["WeightVector", Recompression]:
+        """The nearest vector of low rank, and what it loses; see `weightsteer.vector.recompress`.
+
+        Args:
+            rank: at most this rank in every module.
+            energy: the lowest ranks that keep this share of ``‖dW_i‖²`` of every module.
+        """
+        terms, lost = recompress(self.terms, rank, energy)
+        target = f"rank {rank}" if rank is not None else f"energy {energy!r}"
+        return self._derived(terms, f"recompressed to {target}").with_metadata(recompressed=lost.told()), lost
+
+    def with_metadata(self, **changes: Any) -> "WeightVector":
+        """The same vector with some metadata changed: ``v.with_metadata(behavior="candour")``."""
+        return WeightVector(self.terms, {**self._metadata, **changes})
+
+    def keep(self, pattern: Pattern) -> "WeightVector":
+        """Only the modules that match; ``keep(range(8, 12))``, ``keep("mlp.*")``, ``keep(["q_proj", 3])``.
+
+        Raises:
+            WeightsteerError: nothing matches.
+        """
+        wanted = listed(pattern)
+        kept = matching(self.names, wanted)
+        return self._derived(self.terms.only(kept), f"kept {', '.join(map(str, wanted))}")
+
+    def drop(self, pattern: Pattern) -> "WeightVector":
+        """All but the modules that match.
+
+        Raises:
+            WeightsteerError: nothing matches, or nothing would remain.
+        """
+        wanted = listed(pattern)
+        kept = set(self.names) - matching(self.names, wanted)
+        return self._derived(self.terms.only(kept), f"dropped {', '.join(map(str, wanted))}")
+
+    def modify(self, name: str, module: nn.Module) -> Modifier:
+        """``y' = y + α · dW x`` at one module (`weightsteer.steer` calls this)."""
+        fit.check_shape(self, name, module)
+        return self.terms[name].modifier(module)
+
+    def modify_input(self, name: str, module: nn.Module) -> InputModifier | None:
+        """The same by another input of the module, where its delta allows that."""
+        return self.terms[name].input_modifier(module)
+
+    def bind(self, model: nn.Module) -> "WeightVector":
+        """The same vector with its base weights at hand, for deltas that are parts of them (DoRA, IA3, OFT, BOFT).
+
+        A vector that was made here, or loaded with its base model, has them. It refers to the weights of ``model``
+        and does not copy them.
+
+        Raises:
+            WeightsteerError: the model lacks a module, or its weights are not those the vector was made on.
+        """
+        self.check_fits(model)
+        if not any(map(self.terms.needs_base, self.terms)):
+            return self
+        return WeightVector(self.terms.bound(dict(model.named_modules())), self._metadata)
+
+    def save(self, path: str | Path) -> Path:
+        """Write one safetensors file: fp32 tensors, and all provenance as JSON in its metadata.
+
+        The same vector gives the same bytes. See `weightsteer.vector.file` for the layout.
+        """
+        return vectorfile.write(Path(path), self.terms, self._metadata)
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        model: PreTrainedModel | None = None,
+        *,
+        base: PreTrainedModel | None = None,
+        allow_other_base: bool = False,
+    ) -> "WeightVector":
+        """Open what `save` wrote: each module is read when it is first used. Give the model it is for, so that the
+        base can be checked.
+
+        Args:
+            path: the file.
+            model: the model to be steered; its modules, shapes and weight hash must be those of the vector's
+                base.
+            base: the vector's own base, when ``model`` is another fine-tune of it and the delta is part of the base
+                weights (DoRA, IA3, OFT, BOFT). `base_distance` tells how far the two are apart.
+            allow_other_base: steer another fine-tune of the same architecture: the hash of ``model`` may differ.
+
+        Raises:
+            WeightsteerError: the file is damaged or no weight vector, or the model is another base (both
+                are named).
+        """
+        return fit.for_model(cls(*vectorfile.read(Path(path))), model, base, allow_other_base)
+
+    merge_into = export.merge_into
+    export_peft = export.export_peft
+    base_distance = base_distance
+    project = project
+    complement = complement
+    check_fits = fit.check_fits
+
+    def _term(self, name: str) -> Sum:
+        if name not in self.terms:
+            raise unknown("module", name, self.terms)
+        return self.terms[name]
+
+    def _derived(self, terms: Mapping[str, Sum], operation: str) -> "WeightVector":
+        told = self.metadata
+        told["operations"] = [*told.get("operations", []), operation]
+        return WeightVector(terms, told)

@@ -1,0 +1,279 @@
+"""The command line: quick to answer, and a mistake is one clear message and a non-zero exit, never a traceback."""
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from runs import BEHAVIOR, finished_run, model_folder, tiny_config
+from tiny import random_lora, tiny
+
+from weightsteer.cli import INTERRUPTED, MISTAKE, POCKET_VERBS, VERBS, main, overview
+from weightsteer.experiments.sweep.config import COMPARED, RunConfig
+
+
+def run_json() -> Path:
+    return finished_run() / "tiny/kind/lora/report/run.json"
+
+
+def test_help_names_every_verb_and_loads_nothing_heavy() -> None:
+    """`weightsteer --help` has to answer at once; one careless import makes it take seconds."""
+    script = (
+        "import sys\nfrom weightsteer.cli import main\nmain(['--help'])\n"
+        "heavy = {'torch', 'transformers', 'polars', 'numpy', 'tyro', 'pydantic', 'rich', 'yaml'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == overview().strip()
+    assert all(f"\n  {verb} " in run.stdout for verb in [*VERBS, "pocket"])
+
+
+@pytest.mark.parametrize("verb", [*VERBS, *(f"pocket {verb}" for verb in POCKET_VERBS)])
+def test_each_verb_shows_an_example_that_parses(
+    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An example that does not run is worse than none; help must not load torch to be read."""
+    with pytest.raises(SystemExit) as stopped:
+        main([*verb.split(), "--help"])
+    assert stopped.value.code == 0
+    described = {**VERBS, **{f"pocket {name}": each for name, each in POCKET_VERBS.items()}}[verb]
+    assert described.example in " ".join(capsys.readouterr().out.split())
+    assert described.example.startswith(f"weightsteer {verb} ")
+    called: list[dict[str, Any]] = []
+    spied = type(described)(
+        described.summary,
+        described.example,
+        lambda **told: called.append(told),
+        described.knobs,
+        described.flags,
+    )
+    for table in (VERBS, POCKET_VERBS):
+        if table.get(verb.split()[-1]) is described:
+            monkeypatch.setitem(table, verb.split()[-1], spied)
+    assert main(described.example.split()[1:]) == 0
+    assert len(called) == 1
+
+
+def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A flag that is parsed and dropped gives results of other settings; a file's settings hold unless changed."""
+    told: dict[str, Any] = {}
+
+    def stand_in(config: RunConfig, out: Path) -> SimpleNamespace:
+        told.update(config=config, out=out)
+        return SimpleNamespace(place=out)
+
+    monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
+    monkeypatch.setattr("weightsteer.cli.verbs.replicate.show", lambda folder: None)
+
+    def configured(*flags: str) -> RunConfig:
+        assert main(["replicate", *flags]) == 0
+        return told["config"]
+
+    config = configured("--seed", "4", "--alphas", "-1", "-0.5", "1", "--lr", "1e-4", "--layers", "0", "1")
+    assert (config.seeds, config.alphas, config.training.lr, config.training.layers) == (
+        (4,),
+        (-1.0, -0.5, 0.0, 1.0),
+        1e-4,
+        (0.0, 1.0),
+    )
+    config = configured("--no-control", "--judge", "none", "--eval", "dilemmas", "--out", "elsewhere")
+    assert (config.control, config.generation.judge, config.evals) == (False, "none", ("dilemmas",))
+    assert told["out"] == Path("elsewhere")
+    repeated = configured("--config", str(run_json()), "--seeds", "7")
+    assert repeated == tiny_config().model_copy(update={"seeds": (7,)})
+
+
+def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--adapters all` is the comparison people ask for; on two cores it is to use both."""
+    told: dict[str, Any] = {}
+
+    def stand_in(config: RunConfig, out: Path, workers: int) -> SimpleNamespace:
+        told.update(config=config, workers=workers)
+        return SimpleNamespace(place=out)
+
+    monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
+    monkeypatch.setattr("weightsteer.cli.verbs.sweep.show", lambda folder: None)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
+    assert main(["sweep", "--adapters", "all", "--block-size", "4", "--delora-lambda", "2"]) == 0
+    assert told["config"].adapter == COMPARED
+    assert (told["config"].training.block_size, told["config"].training.delora_lambda) == (4, 2.0)
+    assert told["workers"] == 3
+    assert told["config"].compare  # what the verb is for; --no-compare leaves it out
+    # a model of another kind has the machine to itself: several copies of it would not fit
+    assert main(["sweep", "--config", str(run_json()), "--adapter", "lora", "oft"]) == 0
+    assert (told["config"].adapter, told["workers"]) == (("lora", "oft"), 1)
+    assert main(["sweep", "--workers", "2"]) == 0
+    assert (told["config"].adapter, told["workers"]) == (("lora",), 2)
+
+
+def test_a_finished_run_is_shown_again(capsys: pytest.CaptureFixture[str]) -> None:
+    """The last thing a run prints is the table and where the report lies."""
+    assert main(["replicate", "--config", str(run_json()), "--out", str(finished_run())]) == 0
+    said = capsys.readouterr()
+    assert "discrimination" in said.out
+    assert said.out.splitlines()[-1].endswith("report.html")
+    assert Path(said.out.splitlines()[-1]).is_file()
+    assert "kept from before" in said.err
+
+
+def test_single_stages_print_where_their_artifacts_lie(capsys: pytest.CaptureFixture[str]) -> None:
+    """Verbs of one stage share the artifacts of the whole run and end with the paths to go on with."""
+    common = ["--config", str(run_json()), "--out", str(finished_run()), "--seed", "1"]
+    for verb, file in (("data", "pairs.parquet"), ("diff", "vector.safetensors")):
+        assert main([verb, *common]) == 0
+        said = capsys.readouterr()
+        assert Path(said.out.splitlines()[-1]).name == file
+        assert Path(said.out.splitlines()[-1]).is_file()
+        assert " s\n" not in said.err, "made again"
+    assert main(["train", *common]) == 0
+    assert "positive: best step" in capsys.readouterr().out
+    assert main(["diff", *common]) == 0
+    assert "The two branches moved in" in " ".join(capsys.readouterr().out.split())
+
+
+def test_export_writes_a_peft_folder(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The way out to PEFT and vLLM."""
+    vector = finished_run() / "tiny/kind/lora/seed0/vector/vector.safetensors"
+    model = ["--model", tiny_config().model]
+    assert main(["export", "--vector", str(vector), "--out", str(tmp_path / "lora"), *model]) == 0
+    assert (tmp_path / "lora" / "adapter_config.json").is_file()
+    assert str(tmp_path / "lora") in capsys.readouterr().out
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Inputs with one mistake each."""
+    home = tmp_path_factory.mktemp("mistakes")
+    (home / "indented.yaml").write_text(BEHAVIOR + "  about: [x\n")
+    (home / "field.yaml").write_text(BEHAVIOR.replace("positive:", "positiv:"))
+    (home / "rows.jsonl").write_text('{"prompt": "Is it so?", "label": 1}\n{"prompt": "Or so?", "label": 2}\n')
+    (home / "broken.jsonl").write_text('{"prompt": "Is it so?", "label": 1}\n{oops\n')
+    (home / "config.json").write_text('{\n"model": "pocket",\n}')
+    (home / "field.json").write_text(json.dumps({"config": {"training": {"lrr": 1}}}))
+    (home / "file").write_text("")
+    model, tokenizer = tiny("qwen3")
+    tokenizer.chat_template = None
+    model.save_pretrained(home / "no-template")
+    tokenizer.save_pretrained(home / "no-template")
+    model_folder(home / "other", seed=5)
+    random_lora(model, home / "branch", 1)
+    return home
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("replicat", ["unknown verb 'replicat'", "did you mean 'replicate'"]),
+        ("pocket bild", ["'bild'", "did you mean 'build'"]),
+        ("replicate --model pocke", ["unknown model 'pocke'", "did you mean 'pocket'"]),
+        ("replicate --model ./nowhere", ["./nowhere"]),
+        ("replicate --model nobody/nothing", ["nobody/nothing", "without a network"]),
+        ("replicate --model {files}/no-template", ["no chat template"]),
+        ("replicate {run} --behavior honest", ["unknown behavior 'honest'", "did you mean 'honesty'"]),
+        ("replicate {run} --behavior {files}/indented.yaml", ["indented.yaml, line 10"]),
+        ("replicate {run} --behavior {files}/field.yaml", ["field.yaml", "positiv"]),
+        ("replicate {run} --behavior nowhere.yaml", ["no behaviour file nowhere.yaml"]),
+        ("replicate {run} --adapter lroa", ["unknown adapter 'lroa'", "did you mean 'lora'"]),
+        ("train {run} --recipe papr", ["unknown recipe 'papr'", "did you mean 'paper'"]),
+        ("train {run} --lr -1", ["lr", "greater than 0"]),
+        ("data {run} --topics 900", ["900 topics"]),
+        ("eval {run} --evals dilemas", ["unknown evaluation 'dilemas'", "did you mean 'dilemmas'"]),
+        ("eval {run} --evals {files}/rows.jsonl", ["rows.jsonl, line 2", "label"]),
+        ("eval {run} --evals {files}/broken.jsonl", ["broken.jsonl, line 2"]),
+        ("eval {run} --evals nowhere.jsonl", ["nowhere.jsonl"]),
+        ("eval {run} --vector nowhere.safetensors", ["no vector nowhere.safetensors"]),
+        ("eval {run} --vector {files}/file", ["file"]),
+        ("eval {run} --model {files}/other --vector {vector}", ["made on", "tiny", "other"]),
+        ("diff {run} --positive {files}/branch", ["both --positive and --negative"]),
+        ("diff {run} --positive {files}/branch --negative {files}/nowhere", ["no PEFT folder and no checkpoint"]),
+        ("train {run} --adapter oft --block-size 12", ["blocks of 12", "32 inputs", "--block-size"]),
+        ("train {run} --adapter all lora2", ["unknown adapter 'lora2'"]),
+        ("train {run} --adapter ia3 ia3", ["adapter", "none twice"]),
+        ("train {run} --block-size 1", ["block_size", "greater than or equal to 2"]),
+        ("train {run} --pairs nowhere.parquet", ["no file of pairs nowhere.parquet"]),
+        ("train {run} --pairs {files}/file", ["neither JSONL nor CSV"]),
+        ("replicate {run} --alphas 1 nan", ["alphas", "finite"]),
+        ("replicate {run} --alphas 1 1", ["alphas", "twice"]),
+        ("replicate {run} --seeds 1 1", ["seeds", "distinct"]),
+        ("replicate --config nowhere.json", ["nowhere.json"]),
+        ("replicate --config {files}/config.json", ["config.json is not JSON", "line 3"]),
+        ("replicate --config {files}/field.json", ["unknown field 'lrr'", "did you mean 'lr'"]),
+        ("report --rows nowhere.parquet", ["no rows at nowhere.parquet"]),
+        ("export --vector nowhere.safetensors --out x", ["nowhere.safetensors"]),
+        ("pocket score --model pockt", ["pockt", "did you mean 'pocket'"]),
+        ("pocket build --size huge", ["huge"]),
+        ("replicate {run} --out {files}/file/out", ["--out"]),
+        ("replicate {run} --out /sys/weightsteer", ["/sys/weightsteer", "--out"]),
+    ],
+)
+def test_a_mistake_is_one_message_that_names_cause_and_next_step(
+    arguments: str, expected: list[str], files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A traceback tells a newcomer that the program is broken, and nothing about what to do."""
+    vector = finished_run() / "tiny/kind/lora/seed0/vector/vector.safetensors"
+    line = arguments.format(files=files, vector=vector, run=f"--config {run_json()}")
+    extra = [] if "--out" in line or line.split()[0] not in VERBS else ["--out", str(tmp_path)]
+    capsys.readouterr()
+    assert main([*line.split(), *extra]) == MISTAKE
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    message = said[said.index("weightsteer: ") :]
+    for part in expected:
+        assert part in message
+
+
+def test_an_unknown_flag_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    """A misspelt flag that is ignored gives a run with other settings."""
+    with pytest.raises(SystemExit) as stopped:
+        main(["replicate", "--alpha", "1"])
+    assert stopped.value.code == 2
+    assert "--alphas" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_a_disk_that_refuses_is_told_and_the_run_goes_on_later(
+    code: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A full disk or a lost permission in the middle: a message, and the same command completes afterwards."""
+    command = ["diff", "--config", str(run_json()), "--out", str(tmp_path), "--seed", "0"]
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise OSError(code, os.strerror(code), str(tmp_path / "adapter_model.safetensors"))
+
+    with monkeypatch.context() as patched:
+        patched.setattr("weightsteer.training.train_branch", refused)
+        assert main(command) == MISTAKE
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "--out" in said
+    assert main(command) == 0
+    assert "pairs                  kept from before" in capsys.readouterr().err
+
+
+def test_ctrl_c_says_how_to_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Interrupting is normal: no traceback, the shell's own exit code, and nothing finished is lost."""
+    command = ["diff", "--config", str(run_json()), "--out", str(tmp_path), "--seed", "0"]
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs are made to ignore it
+    with monkeypatch.context() as patched:
+        patched.setattr("weightsteer.training.train_branch", lambda *_, **__: signal.raise_signal(signal.SIGINT))
+        assert main(command) == INTERRUPTED
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    assert "run the same command again to go on" in said
+    assert main(command) == 0
+    assert "pairs                  kept from before" in capsys.readouterr().err
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Dressing up a bug as the user's mistake would hide it from everybody."""
+    monkeypatch.setattr("weightsteer.experiments.sweep.replicate.pairs", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main(["data"])

@@ -1,0 +1,146 @@
+"""The lab from end to end on a tiny random Qwen2: it runs, resumes, and leaves what it promises."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from made import PAIRS, short
+from tiny import tiny
+
+from weightsteer.cli.main import main
+from weightsteer.cli.verbs.gaming import VERB
+from weightsteer.errors import WeightsteerError
+from weightsteer.experiments.gaming import GamingConfig, bench, experiment, gaming
+from weightsteer.runtime.store import Artifact
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("gaming")
+    model, tokenizer = tiny("qwen2", layers=2)
+    model.save_pretrained(home / "tiny-qwen2")
+    tokenizer.save_pretrained(home / "tiny-qwen2")
+    PAIRS.write_ndjson(home / "pairs.jsonl")
+    return home
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _short_texts() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        texts = short()
+        patch.setattr(bench.Protocol, "load", classmethod(lambda cls, family: texts))
+        yield
+
+
+def config(folder: Path) -> GamingConfig:
+    return GamingConfig(
+        model=str(folder / "tiny-qwen2"),
+        pairs=str(folder / "pairs.jsonl"),
+        settings=("told", "baseline"),
+        seeds=(0,),
+        alphas=(-1.0, 0.0, 1.0, 2.0),
+        steps=1,
+        batch=4,
+        comparison=False,
+        detector=0,
+        resamples=100,
+    )
+
+
+@pytest.fixture(scope="module")
+def report(folder: Path) -> Artifact:
+    return gaming(config(folder), folder / "out")
+
+
+def test_the_report_is_complete(report: Artifact) -> None:
+    """What the documentation promises lies in the folder, and the page needs no network."""
+    names = {path.relative_to(report.path).as_posix() for path in report.path.rglob("*")}
+    assert {"report.html", "conclusion.md", "rows.parquet", "run.json"} <= names
+    assert {f"{name}.csv" for name in ("summary", "by-seed", "flatter", "gamed", "systems", "verdicts")} <= names
+    assert {"charts/deployment-hyde.svg", "charts/deployment-jekyll.png", "charts/roc.svg"} <= names
+    page = (report.path / "report.html").read_text(encoding="utf-8")
+    assert "src=" not in page
+    assert "http" not in page.replace("http://www.w3.org", "")
+    assert str(report.path.parent) not in page
+
+
+def test_a_second_run_makes_nothing(folder: Path, report: Artifact, capsys: pytest.CaptureFixture[str]) -> None:
+    """Ctrl-C after an hour must not cost the hour."""
+    again = gaming(config(folder), folder / "out")
+    assert again.cached
+    assert "4 of 4 arms kept from before" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_goes_on(folder: Path, report: Artifact, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was finished before Ctrl-C is kept, and the result is the same to the byte."""
+    store = folder / "out" / ".store"
+    lost = sorted(path for path in store.iterdir() if path.name.startswith("gaming-curve"))[:2]
+    for path in (*lost, report.path):
+        shutil.rmtree(path)
+    made: list[Path] = []
+    original = bench.Bench.make
+
+    def interrupted(self: bench.Bench, stage: str, *rest: Any) -> Artifact:
+        found = original(self, stage, *rest)
+        if not found.cached:
+            made.append(found.path)
+            raise KeyboardInterrupt
+        return found
+
+    monkeypatch.setattr(bench.Bench, "make", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        gaming(config(folder), folder / "out")
+    monkeypatch.setattr(bench.Bench, "make", original)
+    assert len(made) == 1
+    assert {path.exists() for path in made} == {True}
+    assert gaming(config(folder), folder / "out").digest == report.digest
+
+
+def test_further_seeds_are_for_the_detector_alone() -> None:
+    """They come after the seeds of the experiment, on the smallest model, without the arm that is neither."""
+    every = experiment.shares(GamingConfig(ladder=("pocket-s", "pocket"), seeds=(0, 3), detector=2))
+    further = [share for share in every if share.detector]
+    assert {share.seed for share in further} == {4, 5}
+    assert {share.model for share in further} == {"pocket-s"}
+    assert "told-other" not in {share.cell.setting for share in further}
+    assert len(every) - len(further) == 2 * 2 * 10
+
+
+def test_the_flags_are_the_knobs() -> None:
+    """The flags stand in the verb, so that help is fast; a default that differs would be another experiment."""
+    flags = VERB.flags or {}
+    assert set(flags) - {"out", "workers"} == set(GamingConfig.model_fields)
+    for name, field in GamingConfig.model_fields.items():
+        assert flags[name][1] == field.default, name
+
+
+@pytest.mark.parametrize(
+    ("fields", "told"),
+    [
+        ({"settings": ("tolt",)}, "settings"),
+        ({"seeds": ()}, "at least one"),
+        ({"seeds": (1, 1)}, "none twice"),
+        ({"alphas": (float("nan"),)}, "finite"),
+        ({"rank": 0}, "rank"),
+    ],
+)
+def test_mistakes_are_named(fields: dict[str, object], told: str) -> None:
+    """A traceback of the parser tells a user nothing."""
+    with pytest.raises(WeightsteerError, match=told):
+        GamingConfig.checked(fields)
+
+
+def test_the_branches_are_always_among_the_points() -> None:
+    """Every number is read at a = 0 and 1."""
+    assert GamingConfig(alphas=(2.0, -0.0, -1.0)).alphas == (-1.0, 0.0, 1.0, 2.0)
+
+
+def test_the_verb_tells_a_missing_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A mistyped path ends in one message and the exit code of a mistake."""
+    model = str(folder / "tiny-qwen2")
+    out = os.fspath(folder / "nothing")
+    assert main(["gaming", "--model", model, "--pairs", "absent.jsonl", "--out", out]) == 2
+    assert "no file of pairs absent.jsonl" in capsys.readouterr().err

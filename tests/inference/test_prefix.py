@@ -1,0 +1,69 @@
+"""Sharing the beginnings of prompts: faster, and nothing else."""
+
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from made import taught
+from tiny import tiny
+
+from weightsteer.inference.likelihood import Answered, log_likelihood
+from weightsteer.inference.prefix import shared_log_likelihood
+from weightsteer.training.together import each_with_its_own
+
+
+def stacked(model: torch.nn.Module) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+    generator = torch.Generator().manual_seed(0)
+    return {
+        name: (
+            torch.randn(2, 2, module.in_features, generator=generator).mul(0.1).requires_grad_(),
+            torch.randn(2, module.out_features, 2, generator=generator).mul(0.1).requires_grad_(),
+        )
+        for name, module in model.named_modules()
+        if name.endswith(("q_proj", "down_proj"))
+    }
+
+
+def test_values_and_gradients_are_those_of_whole_rows(tmp_path: Path) -> None:
+    """Keys and values that lose their gradients would train the adapters on answers alone, without a word."""
+    model, _, learners = taught(tmp_path)
+    rows = [row for learner in learners for row in learner.rows[:4]]
+    groups = torch.tensor([0] * 4 + [1] * 4)
+    found = []
+    for shared in (True, False):
+        factors = stacked(model)
+        active = partial(each_with_its_own, model, factors, 2.0)
+        if shared:
+            values, owner = shared_log_likelihood(model, rows, groups, active)
+        else:
+            with active(groups):
+                values, owner = log_likelihood(model, rows)
+        (values * (1 + owner)).sum().backward()
+        found.append((values.detach(), [tensor.grad for pair in factors.values() for tensor in pair]))
+    torch.testing.assert_close(found[0][0], found[1][0], atol=1e-4, rtol=1e-4)
+    for shared_grad, whole_grad in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(shared_grad, whole_grad, atol=1e-3, rtol=1e-3)
+
+
+def test_the_beginning_is_computed_once_per_group(tmp_path: Path) -> None:
+    """Otherwise the whole file is for nothing."""
+    model, _, learners = taught(tmp_path)
+    rows = list(learners[0].rows[:6])
+    tokens: list[int] = []
+    handle = model.get_input_embeddings().register_forward_hook(lambda m, args, out: tokens.append(args[0].numel()))
+    try:
+        shared_log_likelihood(model, rows, torch.zeros(6, dtype=torch.long), lambda groups: nullcontext())
+    finally:
+        handle.remove()
+    assert sum(tokens) < 0.6 * 6 * max(row.length for row in rows)
+
+
+@pytest.mark.parametrize("rows", [[Answered([5, 6, 7], 1), Answered([8, 6, 7], 1)], [Answered([5, 6, 7, 9], 2)] * 2])
+def test_rows_without_a_common_beginning_and_rows_that_are_equal(rows: list[Answered]) -> None:
+    """The edges of "how much do they share": nothing, and everything up to the answer."""
+    model, _ = tiny("qwen2")
+    groups = torch.zeros(len(rows), dtype=torch.long)
+    found, _ = shared_log_likelihood(model, rows, groups, lambda groups: nullcontext())
+    torch.testing.assert_close(found, log_likelihood(model, rows)[0], atol=1e-5, rtol=1e-5)

@@ -1,0 +1,365 @@
+"""The store: whatever is killed, full, broken or shared, what is finished is whole and has the same bytes."""
+
+import errno
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from weightsteer.errors import WeightsteerError
+from weightsteer.runtime.store import RECORD, SCRATCH, Artifact, Store, Unmade, code_digest, explain, safe_name
+
+# Three stages in a chain; the middle one resumes from its scratch, as the generation of pairs does.
+PIPELINE = """
+import sys, time
+from pathlib import Path
+from weightsteer.runtime.store import SCRATCH, Store, write_atomically
+
+def pipeline(root, pause=0.0):
+    store = Store(root)
+    def numbers(work):
+        (work / "inner").mkdir()
+        (work / "numbers.txt").write_text("".join(f"{i}\\n" for i in range(50)))
+        (work / "inner" / "more.bin").write_bytes(bytes(range(256)) * 40)
+    first = store.stage("numbers", {"n": 50}, [], numbers, Path("m/b/numbers"))
+    def squares(work):
+        scratch = work / SCRATCH
+        scratch.mkdir(exist_ok=True)
+        values = [int(x) for x in (first.path / "numbers.txt").read_text().split()]
+        for i, value in enumerate(values[::5]):
+            piece = scratch / f"{i}.txt"
+            if not piece.exists():
+                time.sleep(pause)
+                write_atomically(piece, str(value * value).encode())
+        pieces = sorted((p for p in scratch.glob("*.txt")), key=lambda p: int(p.stem))
+        with (work / "squares.txt").open("w") as file:
+            for piece in pieces:
+                file.write(piece.read_text() + "\\n")
+    second = store.stage("squares", {"of": first, "every": 5}, [], squares, Path("m/b/squares"))
+    def total(work):
+        (work / "total.txt").write_text(str(sum(map(int, (second.path / "squares.txt").read_text().split()))))
+    return store.stage("total", {"of": second}, [], total, Path("m/b/total"))
+
+if __name__ == "__main__":
+    pipeline(Path(sys.argv[1]), float(sys.argv[2]))
+"""
+namespace: dict[str, Callable[..., Artifact]] = {"__name__": "pipeline"}
+exec(PIPELINE, namespace)
+pipeline = namespace["pipeline"]
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    """Every file and link below ``root`` with its content."""
+    return {
+        path.relative_to(root).as_posix(): os.readlink(path).encode() if path.is_symlink() else path.read_bytes()
+        for path in sorted(root.rglob("*"))
+        if path.is_symlink() or path.is_file()
+    }
+
+
+def text(name: str = "a.txt", content: str = "x") -> Callable[[Path], None]:
+    return lambda work: (work / name).write_text(content) and None
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    root = tmp_path_factory.mktemp("undisturbed")
+    pipeline(root)
+    return tree(root)
+
+
+def test_looking_makes_nothing(tmp_path: Path) -> None:
+    """To see which vectors of a run are finished must not train one, whichever part of a run shares the store."""
+    store = Store(tmp_path)
+
+    def build(work: Path) -> None:
+        (work / "a").write_text("a")
+
+    with store.looking(), pytest.raises(Unmade):
+        store.stage("one", {}, [], build)
+    assert tree(tmp_path) == {}
+    made = store.stage("one", {}, [], build)
+    with store.looking():
+        assert store.stage("one", {}, [], build) == made
+    assert not made.cached
+    assert store.stage("two", {}, [], build).key != made.key  # it makes again after it
+
+
+def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:
+    """Without this, every second run repeats the training."""
+    first = Store(tmp_path).stage("data", {"seed": 1}, [], text())
+    again = Store(tmp_path).stage("data", {"seed": 1}, [], lambda work: pytest.fail("built twice"))
+    assert not first.cached
+    assert again.cached
+    assert again == first
+    assert again.path == first.path
+
+
+def test_the_key_sees_inputs_stage_upstream_and_nothing_else(tmp_path: Path) -> None:
+    """A key that misses an input serves stale results; one that sees order or tuples reruns for nothing."""
+    store = Store(tmp_path)
+    made = store.stage("data", {"seed": 1, "knobs": [1.0, 2]}, [], text())
+    assert store.stage("data", {"knobs": (1.0, 2), "seed": 1}, [], text()).cached
+    assert not store.stage("data", {"seed": 2, "knobs": [1.0, 2]}, [], text()).cached
+    assert not store.stage("other", {"seed": 1, "knobs": [1.0, 2]}, [], text()).cached
+    same = store.stage("data", {"seed": 3}, [], text())
+    different = store.stage("data", {"seed": 4}, [], text(content="y"))
+    on = store.stage("train", {"data": made}, [], text())
+    assert store.stage("train", {"data": same}, [], text()).key == on.key, "equal bytes upstream, equal key"
+    assert store.stage("train", {"data": different}, [], text()).key != on.key
+
+
+def test_inputs_without_a_canonical_text_are_refused(tmp_path: Path) -> None:
+    """A path in a key ties the artifact to one machine; NaN equals nothing, not even itself."""
+    with pytest.raises(TypeError, match="JSON value"):
+        Store(tmp_path).stage("data", {"file": tmp_path}, [], text())
+    with pytest.raises(ValueError, match="JSON"):
+        Store(tmp_path).stage("data", {"lr": float("nan")}, [], text())
+
+
+def test_the_record_tells_lineage_and_no_place_or_time(tmp_path: Path) -> None:
+    """Two machines must make the same bytes, and every artifact must know what made it."""
+    pipeline(tmp_path / "one")
+    pipeline(tmp_path / "elsewhere" / "two")
+    assert tree(tmp_path / "one") == tree(tmp_path / "elsewhere" / "two")
+    record = json.loads((tmp_path / "one/m/b/total" / RECORD).read_text())
+    assert [name.split("-")[0] for name in record["upstream"]] == ["squares"]
+    assert set(record["files"]) == {"total.txt"}
+    assert str(tmp_path) not in json.dumps(record)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "record", "not a folder"])
+def test_a_damaged_artifact_is_made_again(tmp_path: Path, damage: str) -> None:
+    """A truncated adapter that counts as finished would poison everything made from it."""
+    path = Store(tmp_path).stage("data", {}, [], text(content="hello"), Path("m/data")).path
+    before = tree(tmp_path)
+    if damage == "truncated":
+        os.truncate(path / "a.txt", 2)
+    elif damage == "flipped":
+        (path / "a.txt").write_text("hellO")
+    elif damage == "missing":
+        (path / "a.txt").unlink()
+    elif damage == "record":
+        (path / RECORD).write_text("{")
+    else:
+        os.rename(path, tmp_path / "aside")
+        path.write_text("")
+    again = Store(tmp_path).stage("data", {}, [], text(content="hello"), Path("m/data"))
+    assert not again.cached
+    assert {name: data for name, data in tree(tmp_path).items() if not name.startswith("aside")} == before
+
+
+def test_killed_at_every_step_ends_with_the_same_bytes(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """kill -9 between any two lines of the store or of a builder, then the same command: the same bytes."""
+
+    def run_and_die(root: Path, at: int) -> bool:
+        """Run in a child that kills itself before its ``at``-th line; True when it got that far."""
+        child = os.fork()
+        if child == 0:
+            lines = 0
+
+            def trace(frame, event, arg):  # type: ignore[no-untyped-def]
+                nonlocal lines
+                if not frame.f_code.co_filename.endswith(("store.py", "<string>")):
+                    return None
+                lines += event == "line"
+                if lines == at:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                return trace
+
+            sys.settrace(trace)
+            try:
+                pipeline(root)
+            finally:
+                os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+
+    code_digest(())  # what is remembered within a process would otherwise be traced in each child
+    chance = random.Random(0)
+    at, kills = 1, 0
+    while run_and_die(root := tmp_path / str(at), at):
+        kills += 1
+        if chance.random() < 0.5:  # killed again on the way back
+            run_and_die(root, chance.randrange(1, 400))
+        pipeline(root)
+        assert tree(root) == undisturbed, f"killed before line {at}"
+        at += chance.randrange(1, 12)
+    assert kills > 100
+
+
+def test_a_process_killed_at_random_moments_goes_on(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """The same from outside: SIGKILL by the clock, again and again, until a run gets through."""
+    script = tmp_path / "pipeline.py"
+    script.write_text(PIPELINE)
+    chance = random.Random(1)
+    command = [sys.executable, str(script), str(tmp_path / "root"), "0.05"]
+    for _ in range(15):
+        process = subprocess.Popen(command)
+        time.sleep(chance.uniform(0.05, 0.4))
+        process.kill()
+        process.wait()
+    subprocess.run(command, check=True)
+    assert tree(tmp_path / "root") == undisturbed
+
+
+def test_an_interrupted_builder_goes_on_from_its_scratch_and_from_nothing_else(tmp_path: Path) -> None:
+    """Scratch lost: minutes of work repeated. More than scratch kept: half-written files in the result."""
+
+    def interrupted(work: Path) -> None:
+        (work / SCRATCH).mkdir()
+        (work / SCRATCH / "piece").write_text("kept")
+        (work / "half").write_text("half-wri")
+        raise KeyboardInterrupt
+
+    def resumed(work: Path) -> None:
+        assert sorted(path.name for path in work.iterdir()) == [SCRATCH]
+        (work / "whole").write_text((work / SCRATCH / "piece").read_text())
+
+    store = Store(tmp_path)
+    with pytest.raises(KeyboardInterrupt):
+        store.stage("data", {}, [], interrupted)
+    made = store.stage("data", {}, [], resumed)
+    assert sorted(path.name for path in made.path.iterdir()) == [RECORD, "whole"]
+
+
+def test_two_processes_share_one_root(tmp_path: Path, undisturbed: dict[str, bytes]) -> None:
+    """Without the lock both build into one folder, and one of them removes the other's files."""
+    script = tmp_path / "pipeline.py"
+    script.write_text(PIPELINE)
+    command = [sys.executable, str(script), str(tmp_path / "root"), "0.02"]
+    processes = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(4)]
+    assert [(p.wait(), p.communicate()[1]) for p in processes] == [(0, "")] * 4
+    assert tree(tmp_path / "root") == undisturbed
+
+
+def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path) -> None:
+    """ENOSPC in the middle of a stage: a message, finished stages kept, the same command goes on later."""
+    store = Store(tmp_path)
+    first = store.stage("data", {}, [], text())
+
+    def full(work: Path) -> None:
+        (work / SCRATCH).mkdir(exist_ok=True)
+        (work / SCRATCH / "piece").write_text("kept")
+        with open("/dev/full", "w") as file:  # the kernel's own full disk
+            file.write("x")
+
+    with pytest.raises(WeightsteerError, match=r"disk .* is full \(while working on 'train'\).*--out"):
+        store.stage("train", {"data": first}, [], full)
+    assert store.stage("data", {}, [], text()).cached
+    made = store.stage("train", {"data": first}, [], lambda w: text()(w) if (w / SCRATCH / "piece").exists() else None)
+    assert (made.path / "a.txt").exists()
+
+
+def test_errors_of_the_writing_libraries_are_recognised(tmp_path: Path) -> None:
+    """safetensors and polars wrap ENOSPC in types of their own: a traceback on a full disk."""
+    import polars
+    from safetensors import SafetensorError
+
+    def parquet(work: Path) -> None:
+        with open("/dev/full", "wb", buffering=0) as file:
+            polars.DataFrame({"a": list(range(9999))}).write_parquet(file)
+
+    def safetensors(work: Path) -> None:
+        # Raised, not provoked: safetensors renames its file onto its target, which must not be a device.
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    for write in (parquet, safetensors):
+        with pytest.raises(WeightsteerError, match="full"):
+            Store(tmp_path).stage("x", {"writer": write.__name__}, [], write)
+
+
+@pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EPERM])
+def test_refused_permission_says_what_to_do(tmp_path: Path, code: int) -> None:
+    """Permission denied is the user's to solve: a message with the path and --out, no traceback."""
+
+    def refused(work: Path) -> None:
+        raise OSError(code, os.strerror(code), str(work / "a"))
+
+    with pytest.raises(WeightsteerError, match=r"permission refused.*data.*--out"):
+        Store(tmp_path).stage("data", {}, [], refused)
+
+
+def test_a_root_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
+    """--out below a file must not end in a traceback."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(WeightsteerError, match="--out"):
+        Store(tmp_path / "file" / "out")
+
+
+def test_a_users_folder_is_never_replaced_by_a_link(tmp_path: Path) -> None:
+    """Somebody's own folder of that name is theirs."""
+    (tmp_path / "m" / "data").mkdir(parents=True)
+    (tmp_path / "m" / "data" / "mine").write_text("precious")
+    with pytest.raises(WeightsteerError, match="move it away"):
+        Store(tmp_path).stage("data", {}, [], text(), Path("m/data"))
+    assert (tmp_path / "m" / "data" / "mine").read_text() == "precious"
+
+
+def test_mistakes_of_a_builder_are_not_dressed_up(tmp_path: Path) -> None:
+    """A bug must show its traceback; a message of ours must pass unchanged."""
+    with pytest.raises(ZeroDivisionError):
+        Store(tmp_path).stage("data", {}, [], lambda work: print(1 / 0))
+    with pytest.raises(WeightsteerError, match=r"^say this$"):
+        Store(tmp_path).stage("data", {}, [], lambda work: (_ for _ in ()).throw(WeightsteerError("say this")))
+    assert explain(ValueError("no"), tmp_path, "x") is None
+
+
+def test_the_link_follows_the_last_run_and_survives_moving_the_root(tmp_path: Path) -> None:
+    """An absolute link breaks when the folder is copied to another machine; a stale one shows old results."""
+    store = Store(tmp_path / "a")
+    store.stage("data", {"seed": 1}, [], text(content="one"), Path("m/seed/data"))
+    store.stage("data", {"seed": 2}, [], text(content="two"), Path("m/seed/data"))
+    assert (tmp_path / "a/m/seed/data/a.txt").read_text() == "two"
+    store.stage("data", {"seed": 1}, [], text(content="one"), Path("m/seed/data"))
+    os.rename(tmp_path / "a", tmp_path / "b")
+    assert (tmp_path / "b/m/seed/data/a.txt").read_text() == "one"
+
+
+def test_code_digest_follows_imports_and_only_those(tmp_path: Path) -> None:
+    """A stage whose code changed must run again; one whose code did not change must not."""
+    files = {
+        "__init__.py": "",
+        "errors.py": "",
+        "terms.py": "A = 1",
+        "vector.py": "from weightsteer.terms import A",
+        "sweep.py": "def f():\n    from .vector import A\n",
+        "evals/__init__.py": "import pkgutil",
+        "evals/one.py": "import weightsteer.errors",
+        "stages.py": "def a():\n    import weightsteer.terms\n\ndef b():\n    return 1\n",
+    }
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(content)
+
+    def digests() -> dict[str, str]:
+        code_digest.cache_clear()
+        return {name: code_digest((name,), tmp_path) for name in ("sweep", "evals", "stages:a", "stages:b")}
+
+    def changed(name: str, content: str) -> set[str]:
+        before = digests()
+        (tmp_path / name).write_text(content)
+        after = digests()
+        return {stage for stage in before if before[stage] != after[stage]}
+
+    assert changed("terms.py", "A = 2") == {"sweep", "stages:a"}
+    assert changed("evals/one.py", "B = 1") == {"evals"}
+    assert changed("errors.py", "C = 1") == set()
+    assert changed("stages.py", files["stages.py"].replace("return 1", "return 2")) == {"stages:b"}
+    with pytest.raises(ValueError, match="no module 'swep'"):
+        code_digest(("swep",), tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "safe"),
+    [("Qwen/Qwen3-0.6B", "Qwen--Qwen3-0.6B"), ("../../etc", "etc"), ("a b", "a-b"), ("..", "unnamed")],
+)
+def test_names_become_one_safe_folder(name: str, safe: str) -> None:
+    """A model id with slashes or dots must not leave the output folder."""
+    assert safe_name(name) == safe
