@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from tiny import random_lora, tiny
 
 from weightsteer.cli import INTERRUPTED, MISTAKE, POCKET_VERBS, VERBS, main, overview
 from weightsteer.experiments.sweep.config import COMPARED, RunConfig
+from weightsteer.runtime.store import Artifact
 
 
 def run_json() -> Path:
@@ -66,10 +68,10 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def stand_in(config: RunConfig, out: Path) -> SimpleNamespace:
         told.update(config=config, out=out)
-        return SimpleNamespace(place=out)
+        return SimpleNamespace(path=out, place=out)
 
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
-    monkeypatch.setattr("weightsteer.cli.verbs.replicate.show", lambda folder: None)
+    monkeypatch.setattr("weightsteer.cli.verbs.replicate.show", lambda folder, place: None)
 
     def configured(*flags: str) -> RunConfig:
         assert main(["replicate", *flags]) == 0
@@ -95,10 +97,10 @@ def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def stand_in(config: RunConfig, out: Path, workers: int) -> SimpleNamespace:
         told.update(config=config, workers=workers)
-        return SimpleNamespace(place=out)
+        return SimpleNamespace(path=out, place=out)
 
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
-    monkeypatch.setattr("weightsteer.cli.verbs.sweep.show", lambda folder: None)
+    monkeypatch.setattr("weightsteer.cli.verbs.sweep.show", lambda folder, place: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     assert main(["sweep", "--adapters", "all", "--block-size", "4", "--delora-lambda", "2"]) == 0
     assert told["config"].adapter == COMPARED
@@ -120,6 +122,39 @@ def test_a_finished_run_is_shown_again(capsys: pytest.CaptureFixture[str]) -> No
     assert said.out.splitlines()[-1].endswith("report.html")
     assert Path(said.out.splitlines()[-1]).is_file()
     assert "kept from before" in said.err
+
+
+def test_a_run_prints_its_own_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Runs of other seeds in one folder share the link to their report: of 16 at once, 8 printed another's table."""
+    from weightsteer.experiments.sweep import replicate as module
+
+    out = tmp_path / "out"
+    shutil.copytree(finished_run(), out, symlinks=True)
+    own, link = module.replicate, out / "tiny/kind/lora/report"
+    line = ["replicate", "--config", str(run_json()), "--out", str(out)]
+
+    def printed(seed: str) -> list[str]:
+        assert main([*line, "--seed", seed]) == 0
+        return capsys.readouterr().out.splitlines()
+
+    alone = {seed: printed(seed) for seed in ("0", "1")}
+    assert alone["0"] != alone["1"]
+    assert alone["0"][-1] == str(link / "report.html")
+
+    def overtaken(config: RunConfig, folder: Path) -> Artifact:
+        """Before this run comes to print, another one finishes."""
+        mine = own(config, folder)
+        own(config.model_copy(update={"seeds": (1 - config.seeds[0],)}), folder)
+        return mine
+
+    monkeypatch.setattr(module, "replicate", overtaken)
+    for seed in ("0", "1"):
+        told = printed(seed)
+        assert told[:-1] == alone[seed][:-1]
+        assert Path(told[-1]).is_file()
+        assert not Path(told[-1]).is_relative_to(link), "the link leads to the report of the other"
 
 
 def test_single_stages_print_where_their_artifacts_lie(capsys: pytest.CaptureFixture[str]) -> None:
@@ -157,6 +192,14 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (home / "config.json").write_text('{\n"model": "pocket",\n}')
     (home / "field.json").write_text(json.dumps({"config": {"training": {"lrr": 1}}}))
     (home / "file").write_text("")
+    for folder in ("a", "b"):
+        (home / folder).mkdir()
+        (home / folder / "rows.jsonl").write_text('{"prompt": "Is it so?", "label": 1}\n')
+        (home / folder / "v.safetensors").write_text("")
+    (home / "kind.yaml").write_text(BEHAVIOR)
+    (home / "kinder.yaml").write_text(BEHAVIOR)
+    (home / "c").mkdir()
+    model_folder(home / "c" / "other", seed=6)
     model, tokenizer = tiny("qwen3")
     tokenizer.chat_template = None
     model.save_pretrained(home / "no-template")
@@ -226,6 +269,55 @@ def test_a_mistake_is_one_message_that_names_cause_and_next_step(
     message = said[said.index("weightsteer: ") :]
     for part in expected:
         assert part in message
+
+
+MEASURING = ("replicate", "sweep", "eval", "ablate", "subspace")
+
+
+@pytest.mark.parametrize("verb", MEASURING)
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("--evals {a}/rows.jsonl {b}/rows.jsonl", ["{a}/rows.jsonl and {b}/rows.jsonl", "'rows'", "a name of its own"]),
+        ("--evals dilemmas={a}/rows.jsonl dilemmas={b}/rows.jsonl", ["{a}/rows.jsonl and", "'dilemmas'", "its own"]),
+        ("--evals dilemmas sycophancy dilemmas", ["dilemmas is given twice"]),
+        ("--evals {a}/rows.jsonl --data {b}/rows.jsonl", ["{b}/rows.jsonl would be lost", "leave out --data"]),
+        ("--evals {a}/rows.jsonl={b}/rows.jsonl", ["names two files", "before = stands an evaluation"]),
+    ],
+)
+def test_no_rows_are_dropped(
+    verb: str, flags: str, expected: list[str], files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of two inputs of one name one would be measured, and the page would speak of both."""
+    places = {"a": files / "a", "b": files / "b"}
+    line = [verb, "--config", str(run_json()), "--out", str(tmp_path), *flags.format(**places).split()]
+    assert main(line) == MISTAKE
+    said = capsys.readouterr().err
+    assert all(part.format(**places) in said for part in expected), said
+    assert list(tmp_path.iterdir()) == [], "something was made"
+
+
+@pytest.mark.parametrize("verb", [*MEASURING, "data", "train", "diff", "calibrate"])
+def test_no_behavior_is_dropped(verb: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """run.json listed both files, and one of them was measured."""
+    both = [str(files / "kind.yaml"), str(files / "kinder.yaml")]
+    line = [verb, "--config", str(run_json()), "--out", str(tmp_path), "--behavior", *both]
+    assert main(line) == MISTAKE
+    assert f"{both[0]} and {both[1]} are both named 'kind'" in capsys.readouterr().err
+
+
+def test_no_other_vector_and_no_model_is_dropped(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Vectors are compared, and the models of a ladder told, by the names of their files and folders."""
+    others = [str(files / folder / "v.safetensors") for folder in ("a", "b")]
+    vector = finished_run() / "tiny/kind/lora/seed0/vector/vector.safetensors"
+    line = ["ablate", "--config", str(run_json()), "--out", str(tmp_path), "--vector", str(vector)]
+    assert main([*line, "--others", *others]) == MISTAKE
+    assert f"{others[0]} and {others[1]} would both be compared as 'v'" in capsys.readouterr().err
+    ladder = [str(files / "other"), str(files / "c" / "other")]
+    assert main(["gaming", "--out", str(tmp_path), "--workers", "1", "--ladder", *ladder]) == MISTAKE
+    assert f"{ladder[0]} and {ladder[1]} of the ladder are both named 'other'" in capsys.readouterr().err
 
 
 def test_an_unknown_flag_suggests_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from made import taught
+from gaming_runs import taught
 from tiny import tiny
 
 from weightsteer.inference.likelihood import Answered, log_likelihood

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.runtime.store import RECORD, SCRATCH, Artifact, Store, Unmade, code_digest, explain, safe_name
+from weightsteer.runtime.store import RECORD, SCRATCH, Artifact, Store, Unmade, code_digest, explain, fixed, safe_name
 
 # Three stages in a chain; the middle one resumes from its scratch, as the generation of pairs does.
 PIPELINE = """
@@ -363,3 +363,23 @@ def test_code_digest_follows_imports_and_only_those(tmp_path: Path) -> None:
 def test_names_become_one_safe_folder(name: str, safe: str) -> None:
     """A model id with slashes or dots must not leave the output folder."""
     assert safe_name(name) == safe
+
+
+def test_a_link_is_followed_once(tmp_path: Path) -> None:
+    """A file below a link that is read for its key and then for its content would be two files, if another run
+    redirects the link in between; and people must not be sent to the artifact of that other run."""
+    store, link = Store(tmp_path), Path("model/report")
+
+    def of(text: str) -> Artifact:
+        def build(work: Path) -> None:
+            (work / "a.txt").write_text(text)
+
+        return store.stage("report", {"text": text}, [], build, link)
+
+    one = of("one")
+    assert one.place == tmp_path / link
+    path = fixed(one.place / "a.txt")
+    two = of("two")
+    assert path.read_text() == "one"
+    assert (one.place, two.place) == (one.path, tmp_path / link)
+    assert (two.place / "a.txt").read_text() == "two"

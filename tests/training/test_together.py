@@ -6,7 +6,7 @@ import peft
 import polars as pl
 import pytest
 import torch
-from made import PAIRS, RECIPE, taught
+from gaming_runs import PAIRS, RECIPE, taught
 from safetensors.torch import load_file
 from tiny import random_lora, tiny
 

@@ -3,8 +3,13 @@
 from pathlib import Path
 
 
-def show(folder: Path) -> None:
-    """The summary of a report folder as a table, and the path of the page."""
+def show(folder: Path, place: Path | None = None) -> None:
+    """The summary of a report folder as a table, and the path of the page.
+
+    Args:
+        folder: the report itself: a link to it may lead to the report of another run by now.
+        place: where people find it, when that is another path.
+    """
     import polars
     from rich.console import Console
 
@@ -22,4 +27,4 @@ def show(folder: Path) -> None:
     console.print(summary_table(summary))
     if several:
         print("All strengths, the controls, and the sizes of the vectors beside their effects:")
-    print(folder / "report.html")
+    print((place or folder) / "report.html")

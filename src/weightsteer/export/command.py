@@ -12,6 +12,7 @@ from weightsteer.export.checkpoint import CheckpointReport, export_merged
 from weightsteer.export.peft_folder import ExportReport, export_peft
 from weightsteer.export.realised import CastWarning
 from weightsteer.models import load_model
+from weightsteer.runtime.store import fixed
 from weightsteer.vector import WeightVector
 
 
@@ -55,6 +56,8 @@ def export_file(
         raise WeightsteerError("--private is about the repository that --push OWNER/NAME names; give that too.")
     if push is not None:
         hub.check(push)  # before a large model is loaded
+    if vector.is_file():
+        vector = fixed(vector)  # read for its base and again for its tensors
     if merged:
         base, tokenizer = _base(vector, model, "auto")
         with warnings.catch_warnings():

@@ -7,7 +7,7 @@ the last layer the queries, the attention's output projection and the MLP, see t
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 from weightsteer.inference.packing import Pack, visible
 from weightsteer.models import decoder_layers
 from weightsteer.steering import Intervention, first_layer, steer
+from weightsteer.steering.claims import claimed
 
 
 def answer_logits(
@@ -129,6 +130,7 @@ def repeated_from(model: PreTrainedModel, first: int, n: int, k: int) -> Iterato
         return value
 
     def before(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        claim.check()
         hidden, *others = args
         tokens = hidden.shape[1]
         if layer is layers[first]:
@@ -136,14 +138,10 @@ def repeated_from(model: PreTrainedModel, first: int, n: int, k: int) -> Iterato
         others = [repeat(value, tokens) for value in others]
         return (hidden, *others), {name: repeat(value, tokens) for name, value in kwargs.items()}
 
-    handles: list[Any] = []
-    try:
+    with claimed(model) as claim, ExitStack() as stack:
         for layer in layers[first:]:
-            handles.append(layer.register_forward_pre_hook(before, with_kwargs=True))
+            stack.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -157,6 +155,7 @@ def _only_at(model: PreTrainedModel, positions: Tensor) -> Iterator[None]:
     tokens: list[int] = []
 
     def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        claim.check()
         hidden, *others = args
         tokens[:] = [hidden.shape[1]]
         return (hidden[rows.to(hidden.device), positions.to(hidden.device)], *others)
@@ -166,16 +165,12 @@ def _only_at(model: PreTrainedModel, positions: Tensor) -> Iterator[None]:
         full[rows.to(output.device), positions.to(output.device)] = output
         return full
 
-    handles: list[Any] = []
-    try:
+    with claimed(model) as claim, ExitStack() as stack:
         for module in _answering(model):
-            handles.append(module.register_forward_pre_hook(pick))
-            handles.append(module.register_forward_hook(put))
-        handles.append(model.get_output_embeddings().register_forward_pre_hook(pick))
+            stack.callback(module.register_forward_pre_hook(pick).remove)
+            stack.callback(module.register_forward_hook(put).remove)
+        stack.callback(model.get_output_embeddings().register_forward_pre_hook(pick).remove)
         yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _answering(model: PreTrainedModel) -> list[nn.Module]:

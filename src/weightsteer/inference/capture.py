@@ -9,6 +9,7 @@ causal model cannot see it.
 """
 
 from collections.abc import Iterable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -24,6 +25,7 @@ from weightsteer.inference.likelihood import FORWARD_TOKENS, Answered, answered,
 from weightsteer.inference.sampling import turn_end
 from weightsteer.models import decoder_layers
 from weightsteer.progress import progress
+from weightsteer.steering.claims import claimed
 
 Place = Literal["answer", "last", "prompt"]
 """Which tokens are read: the mean over the answer, its last token, or the last token in front of it. The end of
@@ -179,6 +181,7 @@ def _read_batch(
 
     def reader(layer: int) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], output: Any) -> None:
+            claim.check()
             hidden = output[0] if isinstance(output, tuple) else output
             tokens = hidden[owner.to(hidden.device), place.to(hidden.device)].float()
             mean = average.to(hidden.device)
@@ -187,13 +190,11 @@ def _read_batch(
         return hook
 
     blocks = decoder_layers(model)[1]
-    handles = [blocks[layer].register_forward_hook(reader(layer)) for layer in layers]
-    try:
+    with claimed(model) as claim, ExitStack() as stack:
+        for layer in layers:
+            stack.callback(blocks[layer].register_forward_hook(reader(layer)).remove)
         # the body alone: logits are not needed
         model.base_model(input_ids=ids.to(device), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
     states = [found[layer] for layer in layers]
     return States(torch.stack([s.values for s in states]), torch.stack([s.norms for s in states]))
 

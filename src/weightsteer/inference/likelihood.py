@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import render_chat
 from weightsteer.progress import progress
+from weightsteer.steering.claims import claimed
 
 FORWARD_TOKENS = 8192
 # entries of one logit matrix (answer tokens × vocabulary): 512 MiB in fp32
@@ -92,13 +93,15 @@ def _only_at(model: PreTrainedModel, rows: Tensor, places: Tensor) -> Iterator[N
     """Let the output embedding see the (row, place) positions only: (b, t, d) becomes (1, m, d)."""
 
     def pick(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
+        claim.check()
         return (args[0][rows, places][None],)
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(pick)
-    try:
-        yield
-    finally:
-        handle.remove()
+    with claimed(model) as claim:
+        handle = model.get_output_embeddings().register_forward_pre_hook(pick)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def packed(rows: Sequence[Answered], vocabulary: int, *, budget: int = FORWARD_TOKENS) -> Iterator[list[int]]:

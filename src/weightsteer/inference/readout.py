@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import render_chat
 from weightsteer.steering import Intervention
+from weightsteer.steering.claims import claimed
 
 Messages = Sequence[dict[str, str]]
 
@@ -80,15 +81,17 @@ def reading(model: PreTrainedModel, positions: Tensor) -> Iterator[None]:
     """Let the output embedding see only ``positions`` (b, c) of each row: its input becomes (b, c, d)."""
 
     def before(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        claim.check()
         hidden, *others = args
         rows = torch.arange(len(positions), device=hidden.device)[:, None]
         return (hidden[rows, positions.to(hidden.device)], *others)
 
-    handle = model.get_output_embeddings().register_forward_pre_hook(before)
-    try:
-        yield
-    finally:
-        handle.remove()
+    with claimed(model) as claim:
+        handle = model.get_output_embeddings().register_forward_pre_hook(before)
+        try:
+            yield
+        finally:
+            handle.remove()
 
 
 def last_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:

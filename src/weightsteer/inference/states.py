@@ -5,6 +5,7 @@ model cannot see it, and no padded token is among those that are averaged.
 """
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from transformers import PreTrainedModel
 
 from weightsteer.analysis.basis import Side
 from weightsteer.inference.likelihood import Answered, packed
+from weightsteer.steering.claims import claimed
 
 # tokens of one forward pass: fewer than for the residual stream alone, for an MLP is three times as wide
 TOKENS = 4096
@@ -55,6 +57,7 @@ def _batch(
 
     def reader(place: Place) -> Any:
         def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+            claim.check()
             hidden = output if place.side == "output" else (args[0] if args else next(iter(kwargs.values())))
             states = hidden[0] if isinstance(hidden, tuple) else hidden
             mean = average.to(states.device)
@@ -62,10 +65,8 @@ def _batch(
 
         return hook
 
-    handles = [model.get_submodule(p.module).register_forward_hook(reader(p), with_kwargs=True) for p in places]
-    try:
+    with claimed(model) as claim, ExitStack() as stack:
+        for p in places:
+            stack.callback(model.get_submodule(p.module).register_forward_hook(reader(p), with_kwargs=True).remove)
         model.base_model(input_ids=ids.to(model.device), use_cache=False)
-    finally:
-        for handle in handles:
-            handle.remove()
     return found

@@ -64,8 +64,11 @@ class Artifact:
 
     @property
     def place(self) -> Path:
-        """Where people look for it."""
-        return self.link or self.path
+        """Where people look for it: the link, unless another run has made it lead elsewhere.
+
+        To be told, not to be read: it may lead elsewhere at any moment. The files are read at ``path``.
+        """
+        return self.link if self.link is not None and _linked(self.link, self.path) else self.path
 
     def read_json(self, name: str) -> Any:
         return json.loads((self.path / name).read_text(encoding="utf-8"))
@@ -302,6 +305,15 @@ def file_digest(path: Path) -> str:
     """Digest of a file's bytes: blake2b, 128 bits, hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
+
+
+def fixed(path: Path) -> Path:
+    """The path with the links of its folders followed.
+
+    The links for people lead to another artifact as soon as another run is done: what is read twice, once for a key
+    and once for its content, is read from the artifact itself.
+    """
+    return path.parent.resolve() / path.name
 
 
 def write_atomically(path: Path, content: bytes) -> None:

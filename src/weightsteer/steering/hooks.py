@@ -7,10 +7,13 @@ others set see the steered output, whenever they were set.
 
 And compiled models notice. ``torch.compile`` guards the ``forward`` of a module, so a graph made without steering is
 not used while the module is steered; hooks set after compiling are passed over in silence.
+
+And each pass asks whether it is a pass of the context that steers (`weightsteer.steering.claims`).
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from threading import RLock
 from types import MethodType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,17 +22,19 @@ import torch
 from torch import Tensor, nn
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.steering.claims import Claim
 from weightsteer.terms import InputModifier, Modifier
 
 
 @dataclass(frozen=True, eq=False)
 class Effect:
-    """One intervention at one module, with its strength () or (b,)."""
+    """One intervention at one module, with its strength () or (b,), and the claim of the context that steers."""
 
     name: str
     modify: Modifier
     modify_input: InputModifier | None
     alpha: Tensor
+    claim: Claim
 
     def strength(self, x: Tensor) -> Tensor:
         """The strength on the device of x (layers may lie on several), checked against the rows of x."""
@@ -50,16 +55,19 @@ class _Site:
 
 
 _sites: WeakKeyDictionary[nn.Module, _Site] = WeakKeyDictionary()
+_lock = RLock()  # a context may end in another thread than the one that entered it
 
 
 def add(module: nn.Module, effect: Effect) -> Callable[[], None]:
     """Put an effect on a module; what is returned takes it away again, in whatever order."""
-    site = _sites.get(module) or _Site(vars(module).get("forward"), ())
-    _set(module, replace(site, effects=(*site.effects, effect)))
+    with _lock:
+        site = _sites.get(module) or _Site(vars(module).get("forward"), ())
+        _set(module, replace(site, effects=(*site.effects, effect)))
 
     def remove() -> None:
-        site = _sites[module]
-        _set(module, replace(site, effects=tuple(other for other in site.effects if other is not effect)))
+        with _lock:
+            site = _sites[module]
+            _set(module, replace(site, effects=tuple(other for other in site.effects if other is not effect)))
 
     return remove
 
@@ -80,6 +88,7 @@ def _set(module: nn.Module, site: _Site) -> None:
 
 def _forward(owner: nn.Module, site: _Site) -> Callable[..., Any]:
     before, effects = site.before, site.effects
+    claims = tuple(dict.fromkeys(effect.claim for effect in effects))
     alone = effects[0] if len(effects) == 1 else None
     through_input = alone.modify_input if alone else None
 
@@ -89,6 +98,8 @@ def _forward(owner: nn.Module, site: _Site) -> Callable[..., Any]:
 
         if module is not owner:  # a copy, which would stay steered for ever
             return run(*args, **kwargs)
+        for claim in claims:
+            claim.check()
         x = args[0] if args else next(iter(kwargs.values()))
         if alone is not None and through_input is not None and _wide(x):
             other = through_input(x, alone.strength(x))

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import decoder_layers, layer_index, model_name, weight_hash
 from weightsteer.steering import hooks as sites
+from weightsteer.steering.claims import Claim, claimed
 from weightsteer.terms import Modifier
 
 Model = TypeVar("Model", bound=nn.Module)
@@ -74,6 +75,13 @@ def steer(
     of the model, bit for bit; so are those of rows with alpha = 0 in a batch with others. Everything is taken away
     when the body ends or raises, and also when putting it in place raises halfway.
 
+    Until then the model belongs to the context that steers it, with whatever alpha. In another thread or asyncio task
+    ``steer`` on this model, and a plain pass of it, raise: they would be steered too. Take turns with a lock, or put
+    the rows into one batch with one alpha per row. Tasks made inside the body, and ``asyncio.to_thread`` there, run
+    steered; wait for them inside, what goes on later is not steered. A plain ``threading.Thread`` needs
+    ``contextvars.copy_context().run`` for it. While a generator waits at a ``yield`` inside ``with steer(...)``, every
+    pass and every further ``steer`` raises; one under ``contextlib.contextmanager`` may.
+
     Args:
         model: any model that has the modules of the interventions; its parameters stay untouched.
         intervention: what to apply; several with their strengths as a mapping, or as pairs.
@@ -86,18 +94,19 @@ def steer(
 
     Raises:
         WeightsteerError: alpha is not finite or not a scalar or vector, the model lacks a module or is not the base
-            of a vector, or (in the forward pass) the batch has another number of rows than alpha.
+            of a vector, another thread, asyncio task or suspended generator steers or measures the model; or (in the
+            forward pass) the batch has another number of rows than alpha, or another thread or task runs the model.
     """
     effects: list[tuple[nn.Module, sites.Effect]] = []
     pairs = _pairs(intervention, alpha)
-    for one, given in pairs:
-        strength, modules = _strength(given, model), _modules(model, one)
-        if strength.requires_grad or bool((strength != 0).any()):
-            effects += [(module, _effect(one, name, module, strength)) for name, module in modules.items()]
-    if not other_base:
-        for one, _ in pairs:
-            _check_base(model, one)
-    with ExitStack() as stack:
+    with claimed(model) as claim, ExitStack() as stack:
+        for one, given in pairs:
+            strength, modules = _strength(given, model), _modules(model, one)
+            if strength.requires_grad or bool((strength != 0).any()):
+                effects += [(module, _effect(one, name, module, strength, claim)) for name, module in modules.items()]
+        if not other_base:
+            for one, _ in pairs:
+                _check_base(model, one)
         for module, effect in effects:
             stack.callback(sites.add(module, effect))
         yield model
@@ -132,10 +141,10 @@ def _pairs(intervention: Any, alpha: Strength | None) -> list[tuple[Any, Strengt
     return pairs
 
 
-def _effect(intervention: Any, name: str, module: nn.Module, alpha: Tensor) -> sites.Effect:
+def _effect(intervention: Any, name: str, module: nn.Module, alpha: Tensor, claim: Claim) -> sites.Effect:
     modify = intervention.modify(name, module)
     modify_input = getattr(intervention, "modify_input", None)
-    return sites.Effect(name, modify, None if modify_input is None else modify_input(name, module), alpha)
+    return sites.Effect(name, modify, None if modify_input is None else modify_input(name, module), alpha, claim)
 
 
 def _check_base(model: Any, intervention: Intervention) -> None:

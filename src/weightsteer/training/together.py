@@ -26,6 +26,7 @@ from weightsteer.errors import WeightsteerError
 from weightsteer.inference.likelihood import Answered, packed
 from weightsteer.inference.prefix import shared_log_likelihood
 from weightsteer.progress import progress
+from weightsteer.steering.claims import Claim, claimed
 from weightsteer.training.loop import Distinct, batches_of, schedule
 from weightsteer.training.recipes import Recipe
 from weightsteer.training.trainee import Trainee, trainee
@@ -131,17 +132,19 @@ def each_with_its_own(
         stacked: by module path A (K, r, d_in) and B (K, d_out, r).
         learner: (b,) integers in [0, K).
     """
-    with ExitStack() as stack:
+    with claimed(model) as claim, ExitStack() as stack:
         for name, (a, b) in stacked.items():
             module = model.get_submodule(name)
-            stack.callback(module.register_forward_hook(_adapter(a, b, scale, learner.to(a.device))).remove)
+            hook = _adapter(a, b, scale, learner.to(a.device), claim)
+            stack.callback(module.register_forward_hook(hook).remove)
         yield
 
 
-def _adapter(a: Tensor, b: Tensor, scale: float, learner: Tensor) -> Any:
+def _adapter(a: Tensor, b: Tensor, scale: float, learner: Tensor, claim: Claim) -> Any:
     down, up = a[learner].transpose(1, 2), b[learner].transpose(1, 2) * scale
 
     def add(module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        claim.check()
         return output + (args[0].to(down.dtype) @ down @ up).to(output.dtype)
 
     return add

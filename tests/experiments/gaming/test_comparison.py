@@ -4,7 +4,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from made import PAIRS, short
+from gaming_runs import PAIRS, short
 from tiny import random_lora, tiny
 
 from weightsteer import WeightVector

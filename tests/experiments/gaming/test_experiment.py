@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from made import PAIRS, short
+from gaming_runs import PAIRS, short
 from tiny import tiny
 
 from weightsteer.cli.main import main

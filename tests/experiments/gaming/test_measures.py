@@ -2,7 +2,7 @@
 
 import polars as pl
 import pytest
-from made import rows_of
+from gaming_runs import rows_of
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.gaming.measures import curves, flatter, gamed, summary

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def _eval(config: "RunConfig", out: Path, vector: Path | None) -> None:
     from weightsteer.experiments.sweep.replicate import replicate
 
-    show(replicate(config, out, vector=vector).place)
+    report = replicate(config, out, vector=vector)
+    show(report.path, report.place)
 
 
 VERB = Verb(

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 def _replicate(config: "RunConfig", out: Path) -> None:
     from weightsteer.experiments.sweep.replicate import replicate
 
-    show(replicate(config, out).place)
+    report = replicate(config, out)
+    show(report.path, report.place)
 
 
 VERB = Verb(

@@ -17,7 +17,8 @@ def _sweep(config: "RunConfig", out: Path, workers: int | None) -> None:
 
     if workers is None:
         workers = cores() if ModelIdentity.of(config.model).family == "pocket" else 1
-    show(replicate(config, out, workers=workers).place)
+    report = replicate(config, out, workers=workers)
+    show(report.path, report.place)
 
 
 VERB = Verb(

@@ -5,7 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from weightsteer.errors import WeightsteerError
+from weightsteer.errors import WeightsteerError, same_name
 from weightsteer.experiments.ablation.stages import Bench, Options, alignment, measured, other_vector, page
 from weightsteer.experiments.sweep import stages
 from weightsteer.experiments.sweep.config import RunConfig
@@ -104,6 +104,11 @@ def _needs_pairs(names: Sequence[str]) -> bool:
 def _benches(every: Sequence[Lab], needs_pairs: bool, vector: Path | None, others: Sequence[Path]) -> list[Bench]:
     if vector is not None and len(every) > 1:
         raise WeightsteerError("one vector is of one behaviour and one adapter family: name one of each.")
+    if same := same_name((str(path), path.stem) for path in others):
+        raise WeightsteerError(
+            "--others: {first} and {second} would both be compared as {name!r}, and one would be lost: give each once, "
+            "in a file that has a name of its own.".format(**same)
+        )
     rows = {lab.name: dict(stages.items(lab, asked) for asked in lab.evals[: _most(lab)]) for lab in every}
     made: list[tuple[Lab, int, Artifact]] = []
     for lab in every:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.sweep.lab import Lab
-from weightsteer.runtime.store import SCRATCH, Artifact, file_digest, safe_name
+from weightsteer.runtime.store import SCRATCH, Artifact, file_digest, fixed, safe_name
 
 if TYPE_CHECKING:
     from weightsteer.analysis.bases import Materials
@@ -142,6 +142,7 @@ def other_vector(lab: Lab, path: Path) -> Artifact:
     """A vector from a file of the user's that others are compared with."""
     if not path.is_file():
         raise WeightsteerError(f"no vector {path}. Make one with `weightsteer diff`, or leave it out of --others.")
+    path = fixed(path)
 
     def build(work: Path) -> None:
         from weightsteer.experiments.sweep.stages import write_vector

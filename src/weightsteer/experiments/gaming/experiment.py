@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from weightsteer.errors import WeightsteerError, same_name
 from weightsteer.experiments.gaming import reporting, stages
 from weightsteer.experiments.gaming.bench import Bench
 from weightsteer.experiments.gaming.config import GamingConfig
@@ -39,6 +40,11 @@ def gaming(config: GamingConfig, out: Path, *, workers: int = 1) -> Artifact:
     """
     store = Store(out)
     benches = {name: Bench(config, store, name) for name in config.models}
+    if same := same_name((asked, bench.identity.name) for asked, bench in benches.items()):
+        raise WeightsteerError(
+            "the models {first} and {second} of the ladder are both named {name!r}, and one would be lost: rename one "
+            "of the folders.".format(**same)
+        )
     for bench in benches.values():
         _ = bench.recipe  # a mistake in it should not cost minutes
     every = shares(config)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.gaming.bench import Bench
 from weightsteer.experiments.gaming.protocol import DEPLOYMENT, ROLES, TRAIN, UNTAGGED, Asked, Cell, Protocol
-from weightsteer.runtime.store import SCRATCH, Artifact, file_digest
+from weightsteer.runtime.store import SCRATCH, Artifact, file_digest, fixed
 
 if TYPE_CHECKING:
     import polars
@@ -64,6 +64,7 @@ def given_data(bench: Bench, path: Path, seed: int) -> Artifact:
     """``pairs.parquet`` from a file of the user's: prompt, response_pos (Jekyll's) and response_neg (Hyde's)."""
     if not path.is_file():
         raise WeightsteerError(f"no file of pairs {path}. Leave out --pairs to have a model write them.")
+    path = fixed(path)
 
     def build(work: Path) -> None:
         import polars as pl

@@ -5,15 +5,25 @@ import math
 from pathlib import Path
 from typing import Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
-from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.errors import WeightsteerError, same_name, unknown
 
 ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 POCKET_SEEDS, GENERAL_SEEDS = (0, 1, 2), (0,)
 
 # The families of the published comparison; `--adapters all` stands for them.
 COMPARED = ("lora", "dora", "pissa", "delora", "oft", "boft", "ia3")
+
+
+ROWS = (".jsonl", ".csv")
+"""Endings of files with rows of the user's."""
+
+
+def evaluation_name(asked: str) -> str:
+    """The name an evaluation is measured under: NAME of ``NAME=FILE``, of a file alone its name without the ending."""
+    name, _, file = asked.partition("=")
+    return Path(name).stem if not file and Path(name).suffix in ROWS else name
 
 
 class _Knobs(BaseModel):
@@ -127,6 +137,32 @@ class RunConfig(_Knobs):
     def _families(cls, names: tuple[str, ...]) -> tuple[str, ...]:
         known = [each for name in names for each in (COMPARED if name == "all" else (name,))]
         return tuple(dict.fromkeys(known))
+
+    @field_validator("evals")
+    @classmethod
+    def _evals(cls, evals: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for name, _, file in (asked.partition("=") for asked in evals or ()):
+            if file and Path(name).suffix in ROWS:
+                raise ValueError(f"{name}={file} names two files, and one would be lost; before = stands an evaluation")
+        if found := same_name((asked, evaluation_name(asked)) for asked in evals or ()):
+            if found["first"] == found["second"]:
+                raise ValueError(f"{found['first']} is given twice; give it once")
+            raise ValueError(
+                "{first} and {second} would both be measured as {name!r}, and one would be lost; give each in a run of "
+                "its own, or as a file that has a name of its own".format(**found)
+            )
+        return evals
+
+    @field_validator("data")
+    @classmethod
+    def _data(cls, data: str | None, info: ValidationInfo) -> str | None:
+        for asked in info.data.get("evals") or () if data else ():
+            if "=" in asked or Path(asked).suffix in ROWS:
+                raise ValueError(
+                    f"{data} would be lost, as --evals {asked} brings rows of its own; leave out --data, or name an "
+                    "evaluation without a file"
+                )
+        return data
 
     @field_validator("seeds")
     @classmethod

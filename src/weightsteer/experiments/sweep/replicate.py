@@ -10,12 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from weightsteer.errors import WeightsteerError
+from weightsteer.errors import WeightsteerError, same_name
 from weightsteer.experiments.sweep import arms, matching, measures, stages
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.experiments.sweep.lab import BASELINES, Lab, Models
 from weightsteer.experiments.sweep.legs import Leg, report
-from weightsteer.runtime.store import Artifact, Store, Unmade, file_digest, safe_name, versions
+from weightsteer.runtime.store import Artifact, Store, Unmade, file_digest, fixed, safe_name, versions
 from weightsteer.runtime.workers import work
 
 __all__ = ["RunConfig", "difference", "joined_report", "labs", "measure", "pairs", "replicate", "train"]
@@ -32,13 +32,20 @@ def labs(config: RunConfig, out: Path) -> list[Lab]:
     """One lab for each behaviour × adapter family of the configuration; they share the loaded models.
 
     Raises:
-        WeightsteerError: unknown model or behaviour, or ``out`` cannot be written.
+        WeightsteerError: unknown model or behaviour, two behaviours of one name, or ``out`` cannot be written.
     """
     models, store = Models(config), Store(out)
-    found = []
+    found, leads = [], []
     for name in config.behavior:
         lead = Lab(config, models, store, name, config.adapter[0])
+        leads.append(lead)
         found += [lead, *(Lab(config, models, store, name, each, lead=lead) for each in config.adapter[1:])]
+    # as folders: two names that differ in signs alone would share them
+    if same := same_name((lead.asked, safe_name(lead.behavior.name)) for lead in leads):
+        raise WeightsteerError(
+            "the behaviors {first} and {second} are both named {name!r}, and one would be lost: change `name:` in one "
+            "of the files, or run them into different folders with --out.".format(**same)
+        )
     return found
 
 
@@ -139,11 +146,15 @@ def joined_report(rows: Sequence[Path], out: Path, *, resamples: int = 10_000) -
     files = [path / "rows.parquet" if path.is_dir() else path for path in rows]
     if missing := [str(path) for path in files if not path.is_file()]:
         raise WeightsteerError(f"no rows at {', '.join(missing)}. `weightsteer replicate` leaves them in its report.")
+    shown, files = files, [fixed(path) for path in files]
     try:
         tidy = polars.concat([polars.read_parquet(path) for path in files])
     except polars.exceptions.PolarsError as error:
         raise WeightsteerError(f"the rows do not fit together: {error}") from error
-    run = {"versions": versions(), "rows": {str(path): file_digest(path) for path in files}}
+    run = {
+        "versions": versions(),
+        "rows": {str(path): file_digest(file) for path, file in zip(shown, files, strict=True)},
+    }
     return write_report(out, tidy, run=run, resamples=resamples)
 
 

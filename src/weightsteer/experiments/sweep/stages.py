@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.experiments.sweep.config import ROWS, evaluation_name
 from weightsteer.experiments.sweep.lab import Lab
-from weightsteer.runtime.store import SCRATCH, Artifact, file_digest, safe_name
+from weightsteer.runtime.store import SCRATCH, Artifact, file_digest, fixed, safe_name
 
 Side = Literal["positive", "negative"]
 
@@ -59,6 +60,7 @@ def given_pairs(lab: Lab, path: Path, seed: int) -> Artifact:
     wanted = ("prompt", "response_pos", "response_neg")
     if not path.is_file():
         raise WeightsteerError(f"no file of pairs {path}. Make one with `weightsteer data`, or leave out --pairs.")
+    path = fixed(path)
 
     def build(work: Path) -> None:
         import polars
@@ -154,12 +156,13 @@ def given_difference(lab: Lab, positive: Path, negative: Path) -> Artifact:
             raise WeightsteerError(
                 f"{folder} is no PEFT folder and no checkpoint: it has neither adapter_config.json nor config.json."
             )
+    folders = {side: folder.resolve() for side, folder in folders.items()}  # as `fixed` does for a file
 
     def build(work: Path) -> None:
         from weightsteer.vector import WeightVector
 
         model, _ = lab.models.trained
-        write_vector(WeightVector.from_adapters(positive, negative, model), work)
+        write_vector(WeightVector.from_adapters(folders["positive"], folders["negative"], model), work)
 
     def files(folder: Path) -> dict[str, str]:
         kinds = (".json", ".safetensors", ".bin")
@@ -180,6 +183,7 @@ def given_vector(lab: Lab, path: Path, seed: int) -> Artifact:
     """A vector from a file of the user's, checked against the model, in the place of one made here."""
     if not path.is_file():
         raise WeightsteerError(f"no vector {path}. Make one with `weightsteer diff`, or leave out --vector.")
+    path = fixed(path)
 
     def build(work: Path) -> None:
         from weightsteer.vector import WeightVector
@@ -213,19 +217,21 @@ def items(lab: Lab, asked: str) -> tuple[str, Artifact]:
     ``asked``: the name of an evaluation, NAME=FILE with rows of the user's for it, or a file alone.
     """
     name, _, file = asked.partition("=")
-    given = file or lab.config.data or (name if Path(name).suffix in (".jsonl", ".csv") else None)
-    if given and not Path(given).is_file():
-        raise WeightsteerError(f"no file {given!r} with rows for the evaluation {name!r}.")
-    shown = Path(name).stem if given == name else name
+    own = file or lab.config.data or (name if Path(name).suffix in ROWS else None)
+    if own and not Path(own).is_file():
+        raise WeightsteerError(f"no file {own!r} with rows for the evaluation {name!r}.")
+    given = fixed(Path(own)) if own else None
+    shown = evaluation_name(asked)
 
     def build(work: Path) -> None:
         from weightsteer.data.evals import load, sign
         from weightsteer.inference.choices import choice_table
 
         model, tokenizer = lab.models.trained
-        data = given if given != name else None
         towards = sign(name, lab.behavior.evaluations)
-        found = load(name, data=data, sign=towards, limit=lab.config.limit).items(model)
+        alone = given is not None and own == name
+        data = None if alone else given
+        found = load(str(given) if alone else name, data=data, sign=towards, limit=lab.config.limit).items(model)
         choice_table(tokenizer, [item.choices for item in found])  # refuses what the sweep could not score
         lines = [json.dumps(asdict(item), sort_keys=True) for item in found]
         (work / "items.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -233,7 +239,7 @@ def items(lab: Lab, asked: str) -> tuple[str, Artifact]:
     inputs = {
         "model": lab.on(lab.identity),
         "evaluation": shown,
-        "data": file_digest(Path(given)) if given else None,
+        "data": file_digest(given) if given else None,
         "signs": lab.behavior.evaluations,
         "limit": lab.config.limit,
     }
