@@ -10,10 +10,11 @@ if TYPE_CHECKING:
 
 
 def _data(config: "RunConfig", out: Path) -> None:
+    from weightsteer.data.pairs.audit import AuditReport
     from weightsteer.experiments.sweep.replicate import pairs
 
     for artifact in pairs(config, out):
-        print((artifact.path / "audit.txt").read_text(encoding="utf-8"))
+        print(AuditReport.model_validate(artifact.read_json("audit.json")))
         print(artifact.place / "pairs.parquet")
 
 

@@ -11,9 +11,10 @@ if TYPE_CHECKING:
 
 def _diff(config: "RunConfig", out: Path, positive: Path | None, negative: Path | None) -> None:
     from weightsteer.experiments.sweep.replicate import difference
+    from weightsteer.vector import WeightVector
 
     for artifact in difference(config, out, positive=positive, negative=negative):
-        print((artifact.path / "vector.txt").read_text(encoding="utf-8"), end="")
+        print(repr(WeightVector.load(artifact.path / "vector.safetensors")))
         print(artifact.place / "vector.safetensors")
 
 

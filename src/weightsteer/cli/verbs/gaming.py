@@ -11,13 +11,8 @@ ALPHAS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 
 
 def _gaming(out: Path, workers: int | None, **knobs: Any) -> None:
     from weightsteer.experiments.gaming import GamingConfig, gaming
-    from weightsteer.experiments.sweep.lab import ModelIdentity
-    from weightsteer.runtime.workers import cores
 
     config = GamingConfig.checked(knobs)
-    if workers is None:
-        embedded = all(ModelIdentity.of(name).family == "pocket" for name in config.models)
-        workers = cores() if embedded else 1
     report = gaming(config, out, workers=workers)
     print((report.path / "conclusion.md").read_text(encoding="utf-8"))
     print(report.place / "report.html")

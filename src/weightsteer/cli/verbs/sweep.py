@@ -11,12 +11,8 @@ if TYPE_CHECKING:
 
 
 def _sweep(config: "RunConfig", out: Path, workers: int | None) -> None:
-    from weightsteer.experiments.sweep.lab import ModelIdentity
     from weightsteer.experiments.sweep.replicate import replicate
-    from weightsteer.runtime.workers import cores
 
-    if workers is None:
-        workers = cores() if ModelIdentity.of(config.model).family == "pocket" else 1
     report = replicate(config, out, workers=workers)
     show(report.path, report.place)
 

@@ -8,22 +8,13 @@ from typing import Any, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from weightsteer.errors import WeightsteerError, same_name, unknown
+from weightsteer.experiments.stages.items import ROWS, evaluation_name
 
 ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 POCKET_SEEDS, GENERAL_SEEDS = (0, 1, 2), (0,)
 
 # The families of the published comparison; `--adapters all` stands for them.
 COMPARED = ("lora", "dora", "pissa", "delora", "oft", "boft", "ia3")
-
-
-ROWS = (".jsonl", ".csv")
-"""Endings of files with rows of the user's."""
-
-
-def evaluation_name(asked: str) -> str:
-    """The name an evaluation is measured under: NAME of ``NAME=FILE``, of a file alone its name without the ending."""
-    name, _, file = asked.partition("=")
-    return Path(name).stem if not file and Path(name).suffix in ROWS else name
 
 
 class _Knobs(BaseModel):
