@@ -121,7 +121,7 @@ def test_a_finished_run_is_shown_again(capsys: pytest.CaptureFixture[str]) -> No
     assert "discrimination" in said.out
     assert said.out.splitlines()[-1].endswith("report.html")
     assert Path(said.out.splitlines()[-1]).is_file()
-    assert "kept from before" in said.err
+    assert "cached" in said.err
 
 
 def test_a_run_prints_its_own_table(
@@ -345,7 +345,7 @@ def test_a_disk_that_refuses_is_told_and_the_run_goes_on_later(
     assert "Traceback" not in said
     assert "--out" in said
     assert main(command) == 0
-    assert "pairs                  kept from before" in capsys.readouterr().err
+    assert "pairs                  cached" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on(
@@ -361,7 +361,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert "Traceback" not in said
     assert "run the same command again to go on" in said
     assert main(command) == 0
-    assert "pairs                  kept from before" in capsys.readouterr().err
+    assert "pairs                  cached" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -69,6 +69,7 @@ def reached(modules: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
     found: dict[str, str] = {}
     todo = [name.removeprefix("weightsteer.") for name in modules]
     seen: set[str] = set()
+    folders: set[Path] = set()
     while todo:
         name = todo.pop()
         path = _source(name, package)
@@ -78,13 +79,13 @@ def reached(modules: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
         state = path.stat()
         digest, imports, registers = _read(path, state.st_mtime_ns, state.st_size)
         found[path.relative_to(package).as_posix()] = digest
-        for data in sorted(each for each in path.parent.iterdir() if each.suffix in _DATA):
-            found[data.relative_to(package).as_posix()] = file_digest(data)
+        folders.add(path.parent)
         todo += _absolute(imports, name, path)
         if registers:
             todo += [f"{name}.{each.stem}" for each in path.parent.glob("*.py") if each != path]
             todo += [f"{name}.{each.parent.name}" for each in path.parent.glob("*/__init__.py")]
-    return found
+    data = (file for folder in folders for file in folder.iterdir() if file.suffix in _DATA)
+    return found | {file.relative_to(package).as_posix(): file_digest(file) for file in data}
 
 
 def _outside(name: str) -> str:

@@ -13,6 +13,8 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
+from weightsteer.errors import WeightsteerError
+
 Item = TypeVar("Item")
 
 
@@ -23,7 +25,7 @@ class Executor(Protocol):
         """Return when all items are done.
 
         Raises:
-            WeightsteerError: as the function raises it; the items that were not begun are left.
+            WeightsteerError: the first that the function raised, when the other items are done.
         """
         ...
 
@@ -43,15 +45,21 @@ class LocalProcesses:
         from loky.process_executor import BrokenProcessPool
 
         pool = ProcessPoolExecutor(min(self.workers, len(items)), initializer=_begin, initargs=(os.getpid(),))
+        mistakes: list[WeightsteerError] = []
         finished = False
         try:
             for future in [pool.submit(function, item) for item in items]:
-                future.result()
+                try:
+                    future.result()
+                except WeightsteerError as mistake:
+                    mistakes.append(mistake)
             finished = True
         except BrokenProcessPool:
             pass
         finally:
             pool.shutdown(wait=finished, kill_workers=not finished)
+        if mistakes:
+            raise mistakes[0]
 
 
 def cores() -> int:

@@ -1,7 +1,7 @@
 """An experiment: stages put together, and a page over them.
 
 It says which stages there are and where people find them; `run` makes them. What can be made independently is a unit:
-one training seed of one adapter family, one setting of one model. Units are found finished, or given to an executor.
+one training seed of one adapter family, one setting of one model. Units are cached, or given to an executor.
 """
 
 import sys
@@ -36,7 +36,7 @@ class Unit:
 
     Attributes:
         name: what the lines on standard error begin with.
-        detailed: say of every step that it was found finished, not only of the unit as a whole.
+        detailed: say of every step that it was cached, not only of the unit as a whole.
     """
 
     name: str
@@ -88,7 +88,7 @@ def run(experiment: Experiment, out: Path, executor: Executor | None = None) -> 
     if len(units) > 1 and not units[0].detailed:
         for unit in units:
             if unit not in missing:
-                print(f"{unit.name}: found finished", file=sys.stderr)
+                print(f"{unit.name}: cached", file=sys.stderr)
     if executor and len(missing) > 1:
         executor.run(partial(_work, out), missing)
     for unit in units:
@@ -108,7 +108,7 @@ def make_step(runner: Runner, step: Step, unit: Unit) -> Artifact:
     made = runner.make(step.stage)
     artifact = replace(runner.store.link(made, step.place), cached=made.cached)
     if unit.detailed or not made.cached:
-        took = "found finished" if made.cached else f"{time.monotonic() - started:.1f} s"
+        took = "cached" if made.cached else f"{time.monotonic() - started:.1f} s"
         lines = [f"{unit.name:<{10 if unit.detailed else 28}} {step.place.name:<22} {took}"]
         lines += [f"{'':<10} {line}" for line in (step.notes(artifact) if step.notes else ())]
         print("\n".join(lines), file=sys.stderr)
