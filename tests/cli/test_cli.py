@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -15,7 +16,7 @@ import pytest
 from runs import BEHAVIOR, finished_run, model_folder, tiny_config
 from tiny import random_lora, tiny
 
-from weightsteer.cli import INTERRUPTED, MISTAKE, POCKET_VERBS, VERBS, main, overview
+from weightsteer.cli import COMMANDS, INTERRUPTED, MISTAKE, commands, main, output, overview
 from weightsteer.experiments.sweep.config import COMPARED, RunConfig
 from weightsteer.runtime.store import Artifact
 
@@ -33,33 +34,54 @@ def test_help_names_every_verb_and_loads_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == overview().strip()
-    assert all(f"\n  {verb} " in run.stdout for verb in [*VERBS, "pocket"])
+    assert all(f"\n  {command} " in run.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *(f"pocket {verb}" for verb in POCKET_VERBS)])
-def test_each_verb_shows_an_example_that_parses(
-    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_shows_an_example_that_parses(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An example that does not run is worse than none; help must not load torch to be read."""
+    """An example that does not run is worse than none."""
     with pytest.raises(SystemExit) as stopped:
-        main([*verb.split(), "--help"])
+        main([*name.split(), "--help"])
     assert stopped.value.code == 0
-    described = {**VERBS, **{f"pocket {name}": each for name, each in POCKET_VERBS.items()}}[verb]
-    assert described.example in " ".join(capsys.readouterr().out.split())
-    assert described.example.startswith(f"weightsteer {verb} ")
-    called: list[dict[str, Any]] = []
-    spied = type(described)(
-        described.summary,
-        described.example,
-        lambda **told: called.append(told),
-        described.knobs,
-        described.flags,
-    )
-    for table in (VERBS, POCKET_VERBS):
-        if table.get(verb.split()[-1]) is described:
-            monkeypatch.setitem(table, verb.split()[-1], spied)
-    assert main(described.example.split()[1:]) == 0
+    command = commands.named(name)
+    *_, example = str(command.__doc__).strip().splitlines()
+    assert example.strip() in " ".join(capsys.readouterr().out.split())
+    assert example.strip().startswith(f"weightsteer {name} ")
+    called: list[commands.Command] = []
+    monkeypatch.setattr(command, "__call__", lambda self: called.append(self))
+    assert main(example.split()[1:]) == 0
     assert len(called) == 1
+
+
+def flags_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    with pytest.raises(SystemExit):
+        main([*name.split(), "--help"])
+    return set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+
+
+def test_help_shows_only_what_a_command_uses(capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody who measures a vector reads sixty flags of which half do nothing."""
+    shown = flags_of("eval", capsys)
+    assert {"--vector", "--evals", "--alphas", "--coeffs", "--behavior", "--adapter", "--seeds"} <= shown
+    assert not {"--lr", "--rank", "--samples", "--judge", "--generator", "--recipe"} & shown
+    assert not {"--alphas", "--evals", "--adapter", "--lr", "--budget"} & flags_of("data", capsys)
+    assert not {"--alphas", "--evals", "--budget"} & flags_of("train", capsys)
+    assert not {"--alphas", "--evals", "--resamples"} & flags_of("calibrate", capsys)
+
+
+@pytest.mark.parametrize("name", ["--help", "eval --help"])
+def test_the_package_is_a_command(name: str) -> None:
+    """`python -m weightsteer` works where the script is not on the path; help loads no model library."""
+    script = (
+        "import runpy, sys\n"
+        "try:\n    runpy.run_module('weightsteer', run_name='__main__')\n"
+        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "assert not {'torch', 'transformers', 'polars', 'numpy'} & set(sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script, *name.split()], capture_output=True, text=True, check=True)
+    assert "weightsteer" in run.stdout
 
 
 def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +93,7 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(path=out, place=out)
 
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
-    monkeypatch.setattr("weightsteer.cli.verbs.replicate.show", lambda folder, place: None)
+    monkeypatch.setattr(output, "report", lambda folder, place: None)
 
     def configured(*flags: str) -> RunConfig:
         assert main(["replicate", *flags]) == 0
@@ -87,8 +109,10 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured("--no-control", "--judge", "none", "--eval", "dilemmas", "--out", "elsewhere")
     assert (config.control, config.generation.judge, config.evals) == (False, "none", ("dilemmas",))
     assert told["out"] == Path("elsewhere")
-    repeated = configured("--config", str(run_json()), "--seeds", "7")
-    assert repeated == tiny_config().model_copy(update={"seeds": (7,)})
+    for spelling in (["--config", str(run_json())], [f"--config={run_json()}"]):
+        repeated = configured(*spelling, "--seeds", "7")
+        assert repeated == tiny_config().model_copy(update={"seeds": (7,)})
+    assert configured("--coeffs", "3", "-3").alphas == (-3.0, 0.0, 3.0)
 
 
 def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +124,7 @@ def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
         return SimpleNamespace(path=out, place=out)
 
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
-    monkeypatch.setattr("weightsteer.cli.verbs.sweep.show", lambda folder, place: None)
+    monkeypatch.setattr(output, "report", lambda folder, place: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     assert main(["sweep", "--adapters", "all", "--block-size", "4", "--delora-lambda", "2"]) == 0
     assert told["config"].adapter == COMPARED
@@ -212,7 +236,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("replicat", ["unknown verb 'replicat'", "did you mean 'replicate'"]),
+        ("replicat", ["unknown command 'replicat'", "did you mean 'replicate'"]),
         ("pocket bild", ["'bild'", "did you mean 'build'"]),
         ("replicate --model pocke", ["unknown model 'pocke'", "did you mean 'pocket'"]),
         ("replicate --model ./nowhere", ["./nowhere"]),
@@ -261,7 +285,7 @@ def test_a_mistake_is_one_message_that_names_cause_and_next_step(
     """A traceback tells a newcomer that the program is broken, and nothing about what to do."""
     vector = finished_run() / "tiny/kind/lora/seed0/vector/vector.safetensors"
     line = arguments.format(files=files, vector=vector, run=f"--config {run_json()}")
-    extra = [] if "--out" in line or line.split()[0] not in VERBS else ["--out", str(tmp_path)]
+    extra = [] if "--out" in line or line.split()[0] not in COMMANDS else ["--out", str(tmp_path)]
     capsys.readouterr()
     assert main([*line.split(), *extra]) == MISTAKE
     said = capsys.readouterr().err
@@ -282,7 +306,7 @@ MEASURING = ("replicate", "sweep", "eval", "ablate", "subspace")
         ("--evals dilemmas={a}/rows.jsonl dilemmas={b}/rows.jsonl", ["{a}/rows.jsonl and", "'dilemmas'", "its own"]),
         ("--evals dilemmas sycophancy dilemmas", ["dilemmas is given twice"]),
         ("--evals {a}/rows.jsonl --data {b}/rows.jsonl", ["{b}/rows.jsonl would be lost", "leave out --data"]),
-        ("--evals {a}/rows.jsonl={b}/rows.jsonl", ["names two files", "before = stands an evaluation"]),
+        ("--evals {a}/rows.jsonl={b}/rows.jsonl", ["names two files", "before = stands the name of an evaluation"]),
     ],
 )
 def test_no_rows_are_dropped(

@@ -83,14 +83,13 @@ def _asked_for(asking: TextIO, given: Iterable[str]) -> Iterator[list[Any]]:
 def _main() -> int:
     """What one worker does."""
     from weightsteer import progress
-    from weightsteer.cli.main import quiet
     from weightsteer.errors import WeightsteerError
 
     module, _, function = sys.argv[1].partition(":")
     asking = sys.stdout
     with redirect_stdout(sys.stderr):  # nothing else may be said there
         told = json.loads(sys.stdin.readline())
-        quiet()
+        progress.silence_libraries()
         progress.silence()  # several bars at once overwrite each other
         try:
             getattr(import_module(module), function)(told["config"], Path(told["out"]), _asked_for(asking, sys.stdin))

@@ -6,22 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from weightsteer.errors import WeightsteerError, same_name
-from weightsteer.experiments.ablation.stages import Bench, Options, alignment, measured, other_vector, page
+from weightsteer.experiments.ablation.config import Options
+from weightsteer.experiments.ablation.stages import Bench, alignment, measured, other_vector, page
 from weightsteer.experiments.sweep import stages
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.experiments.sweep.lab import Lab
 from weightsteer.experiments.sweep.replicate import labs
 from weightsteer.runtime.store import Artifact, file_digest, safe_name, versions
-
-BASES = ("activation-pca", "activation-pca@input", "activation-pca@both", "persona-contrast", "residual-write")
-"""What is projected on when no bases are named."""
-
-ALIGNED = (
-    *("activation-pca@both", "activation-pca-block", "persona-contrast@both", "task-difference@both"),
-    *("residual-write", "residual-read@input", "readout", "readout-weak", "weights-top@both", "weights-weak@both"),
-    *("suppressed", "amplified", "write-not-read"),
-)
-"""What alignment is told for when no bases are named."""
 
 
 def ablate(

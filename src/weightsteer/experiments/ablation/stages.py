@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.experiments.ablation.config import Options
 from weightsteer.experiments.sweep.lab import Lab
 from weightsteer.runtime.store import SCRATCH, Artifact, file_digest, fixed, safe_name
 
@@ -30,23 +31,6 @@ CODE = [
     "vector.weight_vector",
     "models.loading",
 ]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a vector is taken apart.
-
-    Attributes:
-        bases: to project on, as ``name``, ``name@input`` or ``name@both``.
-        ranks: of the curves.
-        draws: random vectors behind each control of the whole vector.
-        texts: neutral texts for the damage.
-    """
-
-    bases: tuple[str, ...]
-    ranks: tuple[int, ...]
-    draws: int
-    texts: int
 
 
 @dataclass(frozen=True)
