@@ -1,7 +1,5 @@
 """Progress with an estimated time of arrival, on standard error, so that piped output stays clean."""
 
-import os
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
@@ -47,10 +45,3 @@ def progress(description: str, total: int, *, shown: bool = True) -> Iterator[Ca
             yield lambda n: bar.advance(task, n)
     finally:
         _active = False
-
-
-def silence_libraries() -> None:
-    """No warnings of libraries about their own future: progress and mistakes are what a user has to see."""
-    warnings.simplefilter("ignore", FutureWarning)
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

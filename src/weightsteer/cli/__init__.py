@@ -81,9 +81,9 @@ def _run(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     from weightsteer.cli.flags import parse
-    from weightsteer.progress import silence_libraries
+    from weightsteer.runtime.executor import quiet
 
-    silence_libraries()
+    quiet()
     parse(name, rest)()
     return 0
 

@@ -6,7 +6,6 @@ the experiment that it belongs to, so a command offers only the flags that it us
 
 import sys
 from abc import abstractmethod
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -104,7 +103,7 @@ class Sweep(RunCommand, RunConfig):
     def __call__(self) -> None:
         from weightsteer.experiments.sweep.replicate import replicate
 
-        report = replicate(self.run(), self.out, workers=_workers(self.workers, [self.model]))
+        report = replicate(self.run(), self.out, workers=self.workers)
         output.report(report.path, report.place)
 
 
@@ -116,10 +115,11 @@ class Data(RunCommand, DataConfig):
     """
 
     def __call__(self) -> None:
+        from weightsteer.data.pairs.audit import AuditReport
         from weightsteer.experiments.sweep.replicate import pairs
 
         for artifact in pairs(self.run(), self.out):
-            print((artifact.path / "audit.txt").read_text(encoding="utf-8"))
+            print(AuditReport.model_validate(artifact.read_json("audit.json")))
             print(artifact.place / "pairs.parquet")
 
 
@@ -152,9 +152,10 @@ class Diff(RunCommand, TrainConfig):
 
     def __call__(self) -> None:
         from weightsteer.experiments.sweep.replicate import difference
+        from weightsteer.vector import WeightVector
 
         for artifact in difference(self.run(), self.out, positive=self.positive, negative=self.negative):
-            print((artifact.path / "vector.txt").read_text(encoding="utf-8"), end="")
+            print(repr(WeightVector.load(artifact.path / "vector.safetensors")))
             print(artifact.place / "vector.safetensors")
 
 
@@ -268,7 +269,7 @@ class Gaming(Command, GamingConfig):
         from weightsteer.experiments.gaming import gaming
 
         config = GamingConfig.checked(self.model_dump(exclude={"out", "workers"}))
-        report = gaming(config, self.out, workers=_workers(self.workers, config.models))
+        report = gaming(config, self.out, workers=self.workers)
         print((report.path / "conclusion.md").read_text(encoding="utf-8"))
         print(report.place / "report.html")
 
@@ -354,15 +355,14 @@ class Store(Command):
 
         if not self.out.is_dir():
             raise WeightsteerError(f"there is no folder {self.out}; name an output folder with --out.")
-        store: Any = Store(self.out)
+        store = Store(self.out)
         found = store.listing()
         unused = [entry for entry in found if entry.state != "current"]
         if not self.prune:
             output.stored(found, "stored")
         output.stored(unused, "to be removed" if self.prune else "of these, --prune would remove")
         if self.prune:
-            store.prune(unused)
-            print("removed")
+            print(f"freed {output.size(store.prune(unused))}")
 
 
 class PocketBuild(Command):
@@ -402,13 +402,3 @@ class PocketScore(Command):
         if self.card is not None:
             self.card.write_text(model_card(self.model, measured), encoding="utf-8")
             print(self.card)
-
-
-def _workers(given: int | None, models: Sequence[str]) -> int:
-    """As many processes as are asked for; by default one per core when all models are embedded, else one."""
-    from weightsteer.experiments.sweep.lab import ModelIdentity
-    from weightsteer.runtime.workers import cores
-
-    if given is not None:
-        return given
-    return cores() if all(ModelIdentity.of(name).family == "pocket" for name in models) else 1

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+    from weightsteer.runtime.store import Stored
 
 
 def console(width: int = 100) -> "Console":
@@ -53,15 +55,20 @@ def report(folder: Path, place: Path | None = None) -> None:
     print((place or folder) / "report.html")
 
 
-def stored(entries: Sequence[Any], title: str) -> None:
-    """Artifacts with their size and what they were made from, the largest first, and what they take up together."""
+def size(count: int) -> str:
+    """A number of bytes for reading."""
     from rich.filesize import decimal
 
-    rows = [
-        (each.stage, each.state, decimal(each.bytes), each.made_from, str((each.links or [each.path])[0]))
-        for each in sorted(entries, key=lambda each: -each.bytes)
-    ]
-    if rows:
+    return decimal(count)
+
+
+def stored(entries: Sequence["Stored"], title: str) -> None:
+    """Artifacts with their size and what they were made from, and what they take up together."""
+    if entries:
+        rows = [
+            (one.stage, one.state, size(one.bytes), one.made_from, str((one.links or (one.path,))[0]))
+            for one in entries
+        ]
         table(title, ("stage", "state", "size", "made from", "path"), rows, numbers=("size",))
-    count = f"{len(rows)} artifact{'' if len(rows) == 1 else 's'}"
-    print(f"{title}: {count}, {decimal(sum(each.bytes for each in entries))}")
+    count = f"{len(entries)} artifact{'' if len(entries) == 1 else 's'}"
+    print(f"{title}: {count}, {size(sum(one.bytes for one in entries))}")

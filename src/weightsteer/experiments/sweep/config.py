@@ -12,22 +12,14 @@ from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from weightsteer.errors import WeightsteerError, same_name
 from weightsteer.experiments.settings import Names, Seeds, Settings, Strengths
+from weightsteer.experiments.stages.items import ROWS, evaluation_name
+from weightsteer.experiments.stages.vector import file_metadata
 
 ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 POCKET_SEEDS, GENERAL_SEEDS = (0, 1, 2), (0,)
 
 # The families of the published comparison; `--adapters all` stands for them.
 COMPARED = ("lora", "dora", "pissa", "delora", "oft", "boft", "ia3")
-
-
-ROWS = (".jsonl", ".csv")
-"""Endings of files with rows of the user's."""
-
-
-def evaluation_name(asked: str) -> str:
-    """The name an evaluation is measured under: NAME of ``NAME=FILE``, of a file alone its name without the ending."""
-    name, _, file = asked.partition("=")
-    return Path(name).stem if not file and Path(name).suffix in ROWS else name
 
 
 def _families(given: tuple[str, ...]) -> tuple[str, ...]:
@@ -219,12 +211,13 @@ def of_vector(
 ) -> tuple[RunConfig, list[str]]:
     """The configuration under which a vector from a file is measured, and notes for the user.
 
-    Adapter family, behaviour and seed are those that the file records, so that the report is filed under what was
-    measured. A file that records none of them leaves the configuration as it is.
+    Adapter family, behaviour and seed are those that the file records, so that ``run.json`` and the report describe
+    what was measured. A file that records none of them leaves the configuration as it is.
 
     Args:
         config: the run, apart from the three fields below.
-        vector: file that `WeightVector.save` wrote. One that cannot be read is left to the stage that loads it.
+        vector: file that `WeightVector.save` wrote; None when the vectors are those of the run. A file that cannot be
+            read is left to the stage that loads it.
         behavior: asked for explicitly. It wins over the file, with a note: a vector may be measured on another
             behaviour than its own.
         adapter, seeds: asked for explicitly. They are facts of the file, so they must agree with it.
@@ -233,48 +226,31 @@ def of_vector(
         WeightsteerError: ``adapter`` or ``seeds`` contradict the file, or its behaviour is no shipped one and no other
             is given.
     """
-    recorded = _metadata(vector) if vector else {}
-    notes: list[str] = []
-    changes: dict[str, Any] = {}
-    asked = {"behavior": behavior, "adapter": adapter, "seeds": seeds}
-    config = config.model_copy(update={name: value for name, value in asked.items() if value is not None})
+    recorded = file_metadata(vector) if vector else {}
     family, seed, name = (recorded.get(each) for each in ("adapter", "seed", "behavior"))
-    if isinstance(family, str) and family != "unknown" and adapter not in (None, (family,)):
-        raise WeightsteerError(
-            f"--adapter {' '.join(adapter or ())} contradicts {vector}, which was trained with {family}: leave it out."
-        )
-    if isinstance(family, str) and config.adapter != (family,):
+    asked = {"behavior": behavior, "adapter": adapter, "seeds": seeds}
+    changes: dict[str, Any] = {field: value for field, value in asked.items() if value is not None}
+    notes: list[str] = []
+    if isinstance(family, str):
+        if adapter not in (None, (family,)):
+            raise WeightsteerError(f"{vector} was made with {family}, which --adapter contradicts: leave it out.")
         if _registered(family):
             changes["adapter"] = (family,)
-        else:
-            notes.append(f"{vector} is of no known adapter family ({family}); it is reported as {config.adapter[0]}")
     if isinstance(seed, int):
         if seeds is not None and seed not in seeds:
-            raise WeightsteerError(f"--seeds contradicts {vector}, which was trained with seed {seed}: leave it out.")
+            raise WeightsteerError(f"{vector} was made with seed {seed}, which --seeds contradicts: leave it out.")
         changes["seeds"] = (seed, *(each for each in seeds or () if each != seed))  # the first one is the vector's
-    if isinstance(name, str) and (behavior is None or len(behavior) == 1):
-        known = _behavior_name(config.behavior[0])
-        if behavior is not None and known != name:
-            notes.append(f"{vector} was trained for {name!r}, and is measured on {known!r}")
-        elif config.behavior[1:] or known != name:
-            changes["behavior"] = (_shipped_behavior(name, vector),)
-    return RunConfig.checked({**config.model_dump(), **changes}, str(vector)), notes
-
-
-def _metadata(vector: Path) -> dict[str, Any]:
-    """What the file of a vector records of itself, read from its header alone; nothing of a file that is no vector."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(vector, framework="numpy") as file:
-            found = json.loads((file.metadata() or {}).get("weightsteer", "{}")).get("metadata")
-    except (OSError, ValueError, AttributeError, SafetensorError):
-        return {}
-    return found if isinstance(found, dict) else {}
+    if isinstance(name, str):
+        if behavior is None:
+            known = next((each for each in config.behavior if _behavior_name(each) == name), None)
+            changes["behavior"] = (known or _shipped_behavior(name, vector),)
+        elif name not in map(_behavior_name, behavior):
+            notes.append(f"{vector} was made for the behaviour {name!r}; it is measured on {', '.join(behavior)}")
+    return RunConfig.checked({**config.model_dump(), **changes}, "command line"), notes
 
 
 def _registered(family: str) -> bool:
-    if family in COMPARED:  # the others need an import that takes seconds
+    if family in COMPARED:  # to look up the others takes an import of seconds
         return True
     from weightsteer import adapters
 
@@ -300,6 +276,6 @@ def _shipped_behavior(name: str, vector: Path | None) -> str:
     if name in {*names("general"), *names("pocket")}:
         return name
     raise WeightsteerError(
-        f"{vector} was trained for the behaviour {name!r}, which is not a shipped one. Give its YAML file, or "
-        "another behaviour to measure the vector on, with --behavior."
+        f"{vector} was made for the behaviour {name!r}, which is not a shipped one. Give its YAML file, or another "
+        "behaviour to measure the vector on, with --behavior."
     )
