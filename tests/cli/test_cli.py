@@ -10,15 +10,19 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from adapters_of import random_adapter
 from runs import BEHAVIOR, finished_run, model_folder, tiny_config
 from tiny import random_lora, tiny
 
 from weightsteer.cli import COMMANDS, INTERRUPTED, MISTAKE, commands, main, output, overview
 from weightsteer.experiments.sweep.config import COMPARED, RunConfig
+from weightsteer.models import load_model
+from weightsteer.runtime.executor import processes
 from weightsteer.runtime.store import Artifact
+from weightsteer.vector import WeightVector
 
 
 def run_json() -> Path:
@@ -119,8 +123,8 @@ def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
     """`--adapters all` is the comparison people ask for; on two cores it is to use both."""
     told: dict[str, Any] = {}
 
-    def stand_in(config: RunConfig, out: Path, workers: int) -> SimpleNamespace:
-        told.update(config=config, workers=workers)
+    def stand_in(config: RunConfig, out: Path, workers: int | None) -> SimpleNamespace:
+        told.update(config=config, executor=processes(workers, embedded=config.model == "pocket"))
         return SimpleNamespace(path=out, place=out)
 
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
@@ -129,13 +133,13 @@ def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> Non
     assert main(["sweep", "--adapters", "all", "--block-size", "4", "--delora-lambda", "2"]) == 0
     assert told["config"].adapter == COMPARED
     assert (told["config"].training.block_size, told["config"].training.delora_lambda) == (4, 2.0)
-    assert told["workers"] == 3
+    assert told["executor"].workers == 3
     assert told["config"].compare  # what the verb is for; --no-compare leaves it out
     # a model of another kind has the machine to itself: several copies of it would not fit
     assert main(["sweep", "--config", str(run_json()), "--adapter", "lora", "oft"]) == 0
-    assert (told["config"].adapter, told["workers"]) == (("lora", "oft"), 1)
+    assert (told["config"].adapter, told["executor"]) == (("lora", "oft"), None)
     assert main(["sweep", "--workers", "2"]) == 0
-    assert (told["config"].adapter, told["workers"]) == (("lora",), 2)
+    assert (told["config"].adapter, told["executor"].workers) == (("lora",), 2)
 
 
 def test_a_finished_run_is_shown_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,7 +149,7 @@ def test_a_finished_run_is_shown_again(capsys: pytest.CaptureFixture[str]) -> No
     assert "discrimination" in said.out
     assert said.out.splitlines()[-1].endswith("report.html")
     assert Path(said.out.splitlines()[-1]).is_file()
-    assert "kept from before" in said.err
+    assert "found finished" in said.err
 
 
 def test_a_run_prints_its_own_table(
@@ -338,7 +342,7 @@ def test_no_other_vector_and_no_model_is_dropped(
     vector = finished_run() / "tiny/kind/lora/seed0/vector/vector.safetensors"
     line = ["ablate", "--config", str(run_json()), "--out", str(tmp_path), "--vector", str(vector)]
     assert main([*line, "--others", *others]) == MISTAKE
-    assert f"{others[0]} and {others[1]} would both be compared as 'v'" in capsys.readouterr().err
+    assert f"{others[0]} and {others[1]} would both be called 'v'" in capsys.readouterr().err
     ladder = [str(files / "other"), str(files / "c" / "other")]
     assert main(["gaming", "--out", str(tmp_path), "--workers", "1", "--ladder", *ladder]) == MISTAKE
     assert f"{ladder[0]} and {ladder[1]} of the ladder are both named 'other'" in capsys.readouterr().err
@@ -369,7 +373,7 @@ def test_a_disk_that_refuses_is_told_and_the_run_goes_on_later(
     assert "Traceback" not in said
     assert "--out" in said
     assert main(command) == 0
-    assert "pairs                  kept from before" in capsys.readouterr().err
+    assert "pairs                  found finished" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on(
@@ -385,7 +389,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert "Traceback" not in said
     assert "run the same command again to go on" in said
     assert main(command) == 0
-    assert "pairs                  kept from before" in capsys.readouterr().err
+    assert "pairs                  found finished" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -393,3 +397,75 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.pairs", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["data"])
+
+
+def test_everything_there_is_can_be_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names that are only found in the source are not found."""
+    monkeypatch.setattr(
+        "weightsteer.cli.catalogue.catalogue", lambda kind: [(f"a-{kind}", "one [line]", "weightsteer")]
+    )
+    assert main(["list", "evals", "plans"]) == 0
+    printed = capsys.readouterr().out
+    assert "a-evals" in printed
+    assert "a-plans" in printed
+    assert "one [line]" in printed
+    assert "a-models" not in printed
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"a-{kind}" in printed for kind in get_args(commands.Kind))
+
+
+def test_the_store_tells_what_it_holds_and_prunes_what_no_run_uses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that fills up in silence, or a prune that removes what runs still use, costs hours."""
+    out = tmp_path / "out"
+    shutil.copytree(finished_run(), out, symlinks=True)
+    folders = sorted(path for path in (out / ".store").iterdir() if path.name.startswith("branch-"))
+    (folders[0] / "training.json").write_text("")
+    folders[1].rename(folders[1].with_name(f"{folders[1].name}.partial"))
+    assert main(["store", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "sweep" in printed
+    assert "damaged" in printed
+    assert "of these, --prune would remove: 2 artifacts" in printed
+    assert folders[0].exists(), "removed without --prune"
+    assert main(["store", "--out", str(out), "--prune"]) == 0
+    printed = capsys.readouterr().out
+    assert "to be removed: 2 artifacts" in printed
+    assert "freed" in printed
+    assert "sweep" not in printed, "what is kept is not listed as removed"
+    assert not folders[0].exists()
+    assert folders[2].exists()
+    assert main(["store", "--out", str(out)]) == 0
+    assert "--prune would remove: 0 artifacts" in capsys.readouterr().out
+    assert main(["store", "--out", str(tmp_path / "nowhere")]) == MISTAKE
+    assert "there is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_eval_files_its_report_under_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report of a DeLoRA vector lay in a folder of LoRA, and replaced the report that was there."""
+    config = tiny_config()
+    model, _ = load_model(config.model)
+    folders = [random_adapter("delora", model, tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+    vector = tmp_path / "vector.safetensors"
+    WeightVector.from_adapters(*folders, model, metadata={"behavior": "kind", "seed": 5}).save(vector)
+    out = tmp_path / "out"
+    line = ["eval", "--config", str(run_json()), "--vector", str(vector), "--out", str(out), "--prompts", "0"]
+    assert main(line) == 0
+    page = Path(capsys.readouterr().out.splitlines()[-1])
+    assert page.is_relative_to(out / "tiny" / "kind" / "delora")
+    run = json.loads((page.parent / "run.json").read_text())
+    assert (run["config"]["adapter"], run["config"]["seeds"]) == (["delora"], [5])
+    assert [(one["adapter"], one["seed"]) for one in run["vectors"]] == [("delora", 5)]
+    assert main([*line, "--limit", "8"]) == 0
+    other = Path(capsys.readouterr().out.splitlines()[-1])
+    assert other.parent != page.parent, "of other rows"
+    assert json.loads((page.parent / "run.json").read_text()) == run
+    for flags, expected in (
+        (["--adapter", "lora"], "made with delora, which --adapter contradicts"),
+        (["--seed", "4"], "made with seed 5, which --seeds contradicts"),
+    ):
+        assert main([*line, *flags]) == MISTAKE
+        assert expected in capsys.readouterr().err

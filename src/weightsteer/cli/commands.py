@@ -29,6 +29,7 @@ from weightsteer.experiments.sweep.config import (
     RunConfig,
     Seeds,
     TrainConfig,
+    VectorConfig,
     of_vector,
 )
 
@@ -72,6 +73,29 @@ class RunCommand(Command):
         base = RunConfig.read(self.config) if self.config else RunConfig()
         given = {name: getattr(self, name) for name in names}
         return RunConfig.checked({**base.model_dump(), **given, **changes}, "command line")
+
+
+class VectorCommand(RunCommand):
+    """A command about vectors: that of a file, or those that the run makes.
+
+    A file records the adapter family, the behaviour and the seed of its vector, and these decide; see `of_vector`.
+    """
+
+    vector: Path | None = Field(default=None, description="File of a vector; by default those that the run makes.")
+    behavior: Names | None = Field(default=None, description="Behaviours or YAML files; by default the vector's.")
+    adapter: Families | None = Field(default=None, description="Adapter families; by default the vector's.")
+    seeds: Seeds | None = Field(default=None, description="Training seeds; by default the vector's.")
+
+    own = frozenset({"behavior", "adapter", "seeds"})
+
+    def run(self, **changes: Any) -> RunConfig:
+        """All settings of the run, as the file of the vector has them where it records them."""
+        config, notes = of_vector(
+            super().run(**changes), self.vector, behavior=self.behavior, adapter=self.adapter, seeds=self.seeds
+        )
+        for note in notes:
+            print(note, file=sys.stderr)
+        return config
 
 
 class Replicate(RunCommand, RunConfig):
@@ -159,7 +183,7 @@ class Diff(RunCommand, TrainConfig):
             print(artifact.place / "vector.safetensors")
 
 
-class Eval(RunCommand, MeasureConfig, ModelConfig):
+class Eval(VectorCommand, MeasureConfig, ModelConfig):
     """Measure a vector on held-out rows at several strengths.
 
     The file of a vector records its adapter family, its behaviour and its seed; the report is filed under them. A flag
@@ -169,34 +193,22 @@ class Eval(RunCommand, MeasureConfig, ModelConfig):
       weightsteer eval --vector vector.safetensors --evals dilemmas --alphas -1 0 1
     """
 
-    vector: Path | None = Field(default=None, description="Vector to measure; by default those that the run makes.")
-    behavior: Names | None = Field(default=None, description="Behaviours or YAML files; by default that of the vector.")
-    adapter: Families | None = Field(default=None, description="Adapter families; by default that of the vector.")
-    seeds: Seeds | None = Field(default=None, description="Training seeds; by default that of the vector.")
     pairs: str | None = Field(default=None, description="Pairs behind the activation vectors of --compare.")
-
-    own = frozenset({"behavior", "adapter", "seeds"})
 
     def __call__(self) -> None:
         from weightsteer.experiments.sweep.replicate import replicate
 
-        config, notes = of_vector(
-            self.run(), self.vector, behavior=self.behavior, adapter=self.adapter, seeds=self.seeds
-        )
-        for note in notes:
-            print(note, file=sys.stderr)
-        report = replicate(config, self.out, vector=self.vector)
+        report = replicate(self.run(), self.out, vector=self.vector)
         output.report(report.path, report.place)
 
 
-class Calibrate(RunCommand, TrainConfig):
+class Calibrate(VectorCommand, VectorConfig):
     """Find the strengths at which vectors, activation vectors and prompts have equal side effects.
 
     Example:
       weightsteer calibrate --behavior honesty --seed 0 --budget 0.5
     """
 
-    vector: Path | None = Field(default=None, description="Vector to calibrate; made from the other flags by default.")
     baselines: bool = Field(default=True, description="Also activation vectors and prompts.")
     calibration: Calibration = Calibration()
 
@@ -213,14 +225,13 @@ class Calibrate(RunCommand, TrainConfig):
             print(each.place / "calibration.parquet")
 
 
-class Subspace(RunCommand, AlignmentConfig, RowsConfig, TrainConfig):
+class Subspace(VectorCommand, AlignmentConfig, RowsConfig, VectorConfig):
     """Measure how much of a vector lies in the subspaces of its model, compared with random subspaces.
 
     Example:
       weightsteer subspace --behavior honesty --seed 0 --dimensions 8
     """
 
-    vector: Path | None = Field(default=None, description="Vector to look at; made from the other flags by default.")
     others: Others = ()
     limit: Limit = None
 
@@ -233,17 +244,16 @@ class Subspace(RunCommand, AlignmentConfig, RowsConfig, TrainConfig):
         print(report.place / "report.html")
 
 
-class Ablate(RunCommand, AblationConfig, RowsConfig, TrainConfig):
+class Ablate(VectorCommand, AblationConfig, RowsConfig, VectorConfig):
     """Take a vector apart: which layers, modules, directions and subspaces carry its effect.
 
     Example:
       weightsteer ablate --plan all --behavior honesty --seed 0
     """
 
-    vector: Path | None = Field(default=None, description="Vector to take apart; made from the other flags by default.")
     others: Others = ()
 
-    own = frozenset({"alphas", "limit", "draws", "resamples"})
+    own = VectorCommand.own | {"alphas", "limit", "draws", "resamples"}
 
     def __call__(self) -> None:
         from weightsteer.experiments.ablation.console import told

@@ -107,21 +107,31 @@ class ModelConfig(Settings):
     dtype: str | None = Field(default=None, description="float32 or bfloat16; the type of the checkpoint by default.")
 
 
-class DataConfig(ModelConfig):
-    """What contrastive pairs are made from."""
+class PairsConfig(ModelConfig):
+    """How contrastive pairs are made."""
 
-    behavior: Names = Field(default=("honesty",), description="Shipped behaviours, or YAML files.")
-    seeds: Seeds | None = Field(default=None, description="Training seeds; 0 1 2 on an embedded model, else 0.")
     generator: str | None = Field(default=None, description="Model that writes the pairs; by default the one trained.")
     generation: Generation = Generation()
 
 
-class TrainConfig(DataConfig):
-    """What a vector is made from."""
+class DataConfig(PairsConfig):
+    """The contrastive pairs of behaviours × seeds."""
 
-    adapter: Families = Field(default=("lora",), description="Adapter families; all: the seven that are compared.")
+    behavior: Names = Field(default=("honesty",), description="Shipped behaviours, or YAML files.")
+    seeds: Seeds | None = Field(default=None, description="Training seeds; 0 1 2 on an embedded model, else 0.")
+
+
+class VectorConfig(PairsConfig):
+    """How a vector is made."""
+
     pairs: str | None = Field(default=None, description="Pairs to train on, made elsewhere: Parquet, JSONL or CSV.")
     training: Training = Training()
+
+
+class TrainConfig(VectorConfig, DataConfig):
+    """The vectors of behaviours × adapter families × seeds."""
+
+    adapter: Families = Field(default=("lora",), description="Adapter families; all: the seven that are compared.")
 
 
 class RowsConfig(Settings):
