@@ -62,3 +62,6 @@ def test_a_file_that_records_nothing_changes_nothing(tmp_path: Path) -> None:
     config = RunConfig(adapter=("oft",), seeds=(2,))
     for path in (None, broken, tmp_path / "nowhere", vector(tmp_path, adapter="lora + oft", seed=None)):
         assert of_vector(config, path) == (config, [])
+    # what `WeightVector` writes of a vector that was made from folders of the user's
+    foreign = vector(tmp_path, adapter="unknown", behavior="unnamed", seed=0)
+    assert of_vector(config, foreign, adapter=("oft",), seeds=(2,)) == (config, [])

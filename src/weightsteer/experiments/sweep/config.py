@@ -238,10 +238,12 @@ def of_vector(
     """
     recorded = file_metadata(vector) if vector else {}
     family, seed, name = (recorded.get(each) for each in ("adapter", "seed", "behavior"))
+    if name == "unnamed":  # a vector that was not made by a run: its seed is a default as well
+        name = seed = None
     asked = {"behavior": behavior, "adapter": adapter, "seeds": seeds}
     changes: dict[str, Any] = {field: value for field, value in asked.items() if value is not None}
     notes: list[str] = []
-    if isinstance(family, str):
+    if isinstance(family, str) and family != "unknown":
         if adapter not in (None, (family,)):
             raise WeightsteerError(f"{vector} was made with {family}, which --adapter contradicts: leave it out.")
         if _registered(family):
