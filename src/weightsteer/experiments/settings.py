@@ -37,7 +37,8 @@ class Settings(BaseModel):
             group: type[BaseModel] = cls
             for each in groups:
                 group = type(cls.model_fields[each].default)
-            return f"{where}: {unknown('field', name, group.model_fields)}"
+            message = str(unknown("field", name, group.model_fields))
+            return f"{where}: {message}" if where else message
         message = f"{'.'.join([*groups, name])}: {first['msg'].removeprefix('Value error, ')}."
         return f"{where}, {message}" if where else message
 
