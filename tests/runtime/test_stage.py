@@ -104,7 +104,6 @@ def test_a_file_of_the_users_counts_by_its_content(runner: Runner, tmp_path: Pat
 
 
 def stages() -> list[type[Stage]]:
-    import_module("weightsteer.activation")
     for module in walk_packages(experiments.__path__, "weightsteer.experiments."):
         import_module(module.name)
     found, todo = [], [Stage]

@@ -7,9 +7,10 @@ import pytest
 from tiny import tiny
 from vectors import vector_of
 
-from weightsteer.cli.main import main
+from weightsteer.cli import main
 from weightsteer.errors import WeightsteerError
-from weightsteer.experiments.ablation.run import Options, ablate, subspace
+from weightsteer.experiments.ablation.config import Options
+from weightsteer.experiments.ablation.run import ablate, subspace
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.models import load_model
 

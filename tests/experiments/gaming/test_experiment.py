@@ -9,8 +9,8 @@ import pytest
 from gaming_runs import PAIRS, short
 from tiny import tiny
 
-from weightsteer.cli.main import main
-from weightsteer.cli.verbs.gaming import VERB
+from weightsteer.cli import main
+from weightsteer.cli.commands import Gaming
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.gaming import GamingConfig, gaming
 from weightsteer.experiments.gaming.experiment import GamingExperiment
@@ -111,11 +111,11 @@ def test_further_seeds_are_for_the_detector_alone() -> None:
 
 
 def test_the_flags_are_the_knobs() -> None:
-    """The flags stand in the verb, so that help is fast; a default that differs would be another experiment."""
-    flags = VERB.flags or {}
+    """A flag that is missing, or whose default differs, would be another experiment."""
+    flags = Gaming.model_fields
     assert set(flags) - {"out", "workers"} == set(GamingConfig.model_fields)
     for name, field in GamingConfig.model_fields.items():
-        assert flags[name][1] == field.default, name
+        assert flags[name].default == field.default, name
 
 
 @pytest.mark.parametrize(

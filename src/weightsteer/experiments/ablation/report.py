@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from weightsteer.experiments.ablation.stages import Options
+from weightsteer.experiments.ablation.config import Options
 from weightsteer.experiments.stages.vector import FILE
 from weightsteer.files import file_digest
 from weightsteer.runtime.models import ModelSpec

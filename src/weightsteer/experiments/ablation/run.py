@@ -5,23 +5,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from weightsteer.errors import WeightsteerError, same_name
+from weightsteer.experiments.ablation.config import Options
 from weightsteer.experiments.ablation.report import AnalysisReport, VectorOf
-from weightsteer.experiments.ablation.stages import Ablations, Alignment, Options, Subject
+from weightsteer.experiments.ablation.stages import Ablations, Alignment, Subject
 from weightsteer.experiments.stages.vector import VectorFile
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.experiments.sweep.experiment import Family, SweepExperiment
 from weightsteer.files import safe_name
 from weightsteer.runtime import Artifact, Experiment, Stage, Step, Unit, run
-
-BASES = ("activation-pca", "activation-pca@input", "activation-pca@both", "persona-contrast", "residual-write")
-"""What is projected on when no bases are named."""
-
-ALIGNED = (
-    *("activation-pca@both", "activation-pca-block", "persona-contrast@both", "task-difference@both"),
-    *("residual-write", "residual-read@input", "readout", "readout-weak", "weights-top@both", "weights-weak@both"),
-    *("suppressed", "amplified", "write-not-read"),
-)
-"""What alignment is computed for when no bases are named."""
 
 
 def ablate(

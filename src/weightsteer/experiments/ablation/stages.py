@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
+from weightsteer.experiments.ablation.config import Options
 from weightsteer.experiments.stages.items import load_items
 from weightsteer.experiments.stages.vector import load_vector
 from weightsteer.runtime.models import ModelSpec
@@ -23,23 +24,6 @@ if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
 
 Side = Literal["output", "input"]
-
-
-@dataclass(frozen=True)
-class Options:
-    """How a vector is taken apart.
-
-    Attributes:
-        bases: to project on, as ``name``, ``name@input`` or ``name@both``.
-        ranks: of the curves.
-        draws: random vectors behind each control of the whole vector.
-        texts: neutral texts for the damage.
-    """
-
-    bases: tuple[str, ...]
-    ranks: tuple[int, ...]
-    draws: int
-    texts: int
 
 
 @dataclass(frozen=True)

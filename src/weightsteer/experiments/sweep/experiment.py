@@ -15,14 +15,14 @@ from weightsteer.errors import WeightsteerError, same_name
 from weightsteer.experiments.stages.branch import Branch, Side
 from weightsteer.experiments.stages.items import Items, evaluation_name
 from weightsteer.experiments.stages.pairs import GivenPairs, Pairs
-from weightsteer.experiments.stages.vector import Vector, VectorFile, file_metadata
+from weightsteer.experiments.stages.vector import Vector, VectorFile
 from weightsteer.experiments.sweep.config import GENERAL_SEEDS, POCKET_SEEDS, RunConfig
 from weightsteer.experiments.sweep.entries import ActivationEntries, Entries, PromptEntries, VectorEntries
 from weightsteer.experiments.sweep.measures import Capability, Damage, Samples, Sweep
 from weightsteer.experiments.sweep.report import Report, Result
 from weightsteer.experiments.sweep.side_effects import Calibration, Matched, Strengths
 from weightsteer.experiments.sweep.trained import ACTIVATIONS, CONTROL_PAIRS, Activations, ControlPairs
-from weightsteer.files import digest_of, file_digest, safe_name
+from weightsteer.files import safe_name
 from weightsteer.runtime import Artifact, Experiment, ModelSpec, Stage, Step, Unit
 
 Baseline = Literal["activation", "prompt"]
@@ -128,12 +128,14 @@ class SweepExperiment(Experiment):
         stage = Report(
             self.model, self.generator, results, items, config.model_dump(mode="json"), self.config.resamples
         )
-        return Step(stage, self.joined_home() / self._report_name(items))
+        # a vector from a file has reports of its own: they replace none of another vector, of other rows or strengths
+        name = f"report-{stage.signature[:8]}" if self.vector_file else "report"
+        return Step(stage, self.joined_home() / name)
 
     def joined_home(self) -> Path:
         """The folder of what is made over all families."""
         behaviors = dict.fromkeys(safe_name(family.behavior.name) for family in self.families)
-        adapters = dict.fromkeys(safe_name(self._adapter(family)) for family in self.families)
+        adapters = dict.fromkeys(safe_name(family.adapter) for family in self.families)
         return self.home / "+".join(behaviors) / "+".join(adapters)
 
     def unit_name(self, family: Family, seed: int) -> str:
@@ -281,8 +283,7 @@ class SweepExperiment(Experiment):
             tokens = config.answer_tokens or config.generation.max_new_tokens
             samples = Samples(self.model, known["vector"], tuple(questions), config.alphas, tokens, seed)
             known["samples"] = at(samples, "samples")
-        adapter = self._adapter(family)
-        names = (behavior.name, behavior.digest, behavior.home, adapter, family.baseline or adapter)
+        names = (behavior.name, behavior.digest, behavior.home, family.adapter, family.entry)
         return Result(*names, seed, **known), steps
 
     def step(self, stage: Stage, family: Family, seed: int, name: str) -> Step:
@@ -305,26 +306,7 @@ class SweepExperiment(Experiment):
 
     def home_of(self, family: Family) -> Path:
         """The folder of a family, below the output folder."""
-        entry = family.baseline or self._adapter(family)
-        return self.home / safe_name(family.behavior.name) / safe_name(entry)
-
-    def _adapter(self, family: Family) -> str:
-        """The adapter family: of a file, the one that it was made with."""
-        if self.vector_file is None or family.baseline is not None:
-            return family.adapter
-        return self._file_adapter
-
-    @cached_property
-    def _file_adapter(self) -> str:
-        assert self.vector_file is not None
-        return str(file_metadata(self.vector_file).get("adapter") or self.config.adapter[0])
-
-    def _report_name(self, items: Mapping[str, Stage]) -> str:
-        """``report``; for a vector from a file a name of its own, so that it replaces no report of another."""
-        if self.vector_file is None:
-            return "report"
-        content = [file_digest(self.vector_file), *(stage.signature for stage in items.values())]
-        return f"report-{digest_of(content)[:8]}"
+        return self.home / safe_name(family.behavior.name) / safe_name(family.entry)
 
 
 def _kept(artifact: Artifact) -> Iterator[str]:
