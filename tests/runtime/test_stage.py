@@ -15,8 +15,8 @@ import weightsteer
 from weightsteer import experiments
 from weightsteer.files import file_digest
 from weightsteer.runtime.code import PACKAGE, _code_digest, _read, code_digest, reached, release
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import InputFile, Stage
+from weightsteer.runtime.inputs import InputFile
+from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.runtime.store import Store
 
 

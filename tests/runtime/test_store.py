@@ -15,8 +15,7 @@ import pytest
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.files import fixed, safe_name
-from weightsteer.runtime.stage import Provenance
-from weightsteer.runtime.store import RECORD, SCRATCH, Artifact, Store, explain
+from weightsteer.runtime.store import RECORD, SCRATCH, Artifact, Provenance, Store, explain
 from weightsteer.versions import versions
 
 # Three stages in a chain; the middle one resumes from its scratch, as the generation of pairs does.
@@ -24,7 +23,7 @@ PIPELINE = """
 import sys, time
 from pathlib import Path
 from weightsteer.files import write_atomically
-from weightsteer.runtime.stage import Provenance
+from weightsteer.runtime.store import Provenance
 from weightsteer.runtime.store import SCRATCH, Store
 
 def pipeline(root, pause=0.0):

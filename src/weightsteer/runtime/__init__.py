@@ -2,9 +2,9 @@
 
 from weightsteer.runtime.executor import Executor, processes
 from weightsteer.runtime.experiment import Experiment, Step, Unit, make_step, make_unit, run
+from weightsteer.runtime.inputs import InputFile, InputFolder
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import InputFile, InputFolder, Stage
+from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.runtime.store import SCRATCH, Artifact, Store
 
 __all__ = [

@@ -13,8 +13,7 @@ from functools import cache, partial
 from pathlib import Path
 
 from weightsteer.runtime.executor import Executor
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import Stage
+from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.runtime.store import Artifact, Store
 
 Notes = Callable[[Artifact], Iterable[str]]

@@ -1,4 +1,4 @@
-"""A stage: a typed, frozen object whose fields are all that its bytes depend on.
+"""A stage, a typed, frozen object whose fields are all that its bytes depend on, and the runner that makes it.
 
     key = digest(stage, fields, code, versions)
 
@@ -11,21 +11,21 @@ hand, and none to forget.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from pydantic import BaseModel
 
-from weightsteer.errors import WeightsteerError
-from weightsteer.files import digest_of, file_digest, fixed
-from weightsteer.runtime.code import code_digest
-from weightsteer.versions import versions
+from weightsteer.files import digest_of
+from weightsteer.runtime.models import SMALL, ModelSpec
+from weightsteer.runtime.store import Artifact, Provenance, Store
 
 if TYPE_CHECKING:
-    from weightsteer.runtime.runner import Runner
-    from weightsteer.runtime.store import Artifact
+    from weightsteer.runtime.models import Loaded
+
+Kept = TypeVar("Kept")
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Stage(ABC):
         found = {stage.signature: stage for stage in _walk(self) if isinstance(stage, Stage) and stage is not self}
         return tuple(found.values())
 
-    def provenance(self, artifact: "Callable[[Stage], Artifact]") -> "Provenance":
+    def provenance(self, artifact: "Callable[[Stage], Artifact]") -> Provenance:
         """All that the key is made of, with the artifacts of the dependencies as ``artifact`` gives them."""
         own = (each for each in _walk(self) if each is self or not isinstance(each, Stage))
         modules = tuple(sorted({type(each).__module__ for each in own}))
@@ -67,66 +67,66 @@ class Stage(ABC):
         return Provenance(self.name, inputs, modules, upstream)
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What an artifact is made from.
+class Runner:
+    """Makes stages, each after those it depends on; what is finished is found, and read once."""
 
-    Attributes:
-        stage: the name of the stage.
-        inputs: the fields of the stage as JSON.
-        modules: the modules whose code it runs, with all that they reach.
-        upstream: the folders of the artifacts it reads, for the record; what counts is their content.
-    """
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._known: dict[str, Artifact] = {}
+        self._models: dict[ModelSpec, Loaded] = {}
+        self._threads: int | None = None
+        self._kept: dict[str, Any] = {}
 
-    stage: str
-    inputs: Mapping[str, Any]
-    modules: tuple[str, ...]
-    upstream: tuple[str, ...] = ()
+    def find(self, stage: Stage) -> Artifact | None:
+        """The artifact of a finished stage; None (a cache miss) where it or one it depends on has yet to be made."""
+        if known := self._known.get(stage.signature):
+            return known
+        if not all(self.find(each) for each in stage.dependencies):
+            return None
+        found = self.store.find(stage.provenance(self._artifact))
+        if found:
+            self._known[stage.signature] = found
+        return found
 
-    @cached_property
-    def content(self) -> dict[str, Any]:
-        """What is digested to the key."""
-        return {
-            "stage": self.stage,
-            "inputs": dict(self.inputs),
-            "code": code_digest(self.modules),
-            "versions": versions(),
-        }
-
-
-@dataclass(frozen=True)
-class InputFile:
-    """A file of the user's: its content is an input, its path is not."""
-
-    digest: str
-    path: Path = field(compare=False)
-
-    @classmethod
-    def of(cls, path: str | Path, missing: str) -> "InputFile":
-        """Digest a file; the links of its folders are followed once, so that what is digested is what is read.
+    def make(self, stage: Stage) -> Artifact:
+        """The artifact of a stage, made where it is not finished; so are the stages it depends on.
 
         Raises:
-            WeightsteerError: there is no such file; ``missing`` says what to do.
+            WeightsteerError: a mistake in what it is made from, a full disk, a folder that is not writable.
         """
-        if not Path(path).is_file():
-            raise WeightsteerError(missing)
-        found = fixed(Path(path))
-        return cls(file_digest(found), found)
+        if found := self.find(stage):
+            return found
+        for each in stage.dependencies:
+            self.make(each)
+        made = self.store.make(stage.provenance(self._artifact), lambda work: stage.build(work, self))
+        self._known[stage.signature] = replace(made, cached=True)
+        return made
 
+    def model(self, spec: ModelSpec) -> "Loaded":
+        """The model and its tokenizer, loaded when first asked for.
 
-@dataclass(frozen=True)
-class InputFolder:
-    """A folder of the user's: the names and contents of its files are inputs, its path is not."""
+        Threads that share the work of a small model on a CPU only wait for each other, on a busy machine for minutes:
+        it runs on one, and so its bytes do not depend on the number of cores.
+        """
+        import torch
 
-    files: tuple[tuple[str, str], ...]
-    path: Path = field(compare=False)
+        if spec not in self._models:
+            self._models[spec] = spec.load()
+        if self._threads is None:
+            self._threads = torch.get_num_threads()
+        model, tokenizer = self._models[spec]
+        small = model.device.type == "cpu" and model.num_parameters() < SMALL
+        torch.set_num_threads(1 if small else self._threads)
+        return model, tokenizer
 
-    @classmethod
-    def of(cls, path: Path, suffixes: tuple[str, ...]) -> "InputFolder":
-        """Digest the files of ``path`` that end in one of ``suffixes``."""
-        found = path.resolve()
-        names = sorted(each for each in found.iterdir() if each.suffix in suffixes and each.is_file())
-        return cls(tuple((each.name, file_digest(each)) for each in names), found)
+    def once(self, key: str, make: Callable[[], Kept]) -> Kept:
+        """What several stages of this process share in memory: ``make()`` at the first call with this key."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+    def _artifact(self, stage: Stage) -> Artifact:
+        return self._known[stage.signature]
 
 
 def signature_of(value: Any) -> str:

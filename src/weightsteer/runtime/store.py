@@ -18,9 +18,10 @@ import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +30,6 @@ from filelock import FileLock, Timeout
 from weightsteer.errors import WeightsteerError
 from weightsteer.files import digest_of, file_digest, flush
 from weightsteer.runtime.code import code_digest
-from weightsteer.runtime.stage import Provenance
 from weightsteer.versions import versions
 
 FORMAT = 2
@@ -38,6 +38,33 @@ SCRATCH = "scratch"
 RECORD = "artifact.json"
 
 State = Literal["current", "older", "partial", "damaged"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What an artifact is made from.
+
+    Attributes:
+        stage: the name of the stage.
+        inputs: the fields of the stage as JSON.
+        modules: the modules whose code it runs, with all that they reach.
+        upstream: the folders of the artifacts it reads, for the record; what counts is their content.
+    """
+
+    stage: str
+    inputs: Mapping[str, Any]
+    modules: tuple[str, ...]
+    upstream: tuple[str, ...] = ()
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What is digested to the key."""
+        return {
+            "stage": self.stage,
+            "inputs": dict(self.inputs),
+            "code": code_digest(self.modules),
+            "versions": versions(),
+        }
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,7 @@ from weightsteer.experiments.ablation.config import Options
 from weightsteer.experiments.stages.vector import FILE
 from weightsteer.files import file_digest
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import Stage
+from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.versions import versions
 
 

@@ -13,8 +13,7 @@ from weightsteer.experiments.ablation.config import Options
 from weightsteer.experiments.stages.items import load_items
 from weightsteer.experiments.stages.vector import load_vector
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import Stage, signature_of
+from weightsteer.runtime.stage import Runner, Stage, signature_of
 from weightsteer.runtime.store import SCRATCH
 
 if TYPE_CHECKING:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from weightsteer.experiments.gaming.protocol import ROLES, Cell, Protocol
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import Stage
+from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.versions import versions
 
 if TYPE_CHECKING:

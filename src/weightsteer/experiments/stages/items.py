@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from weightsteer.runtime.inputs import InputFile
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import InputFile, Stage
+from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.runtime.store import Artifact
 
 if TYPE_CHECKING:

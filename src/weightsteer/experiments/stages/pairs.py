@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 
 from weightsteer.data.behaviors import Behavior
 from weightsteer.errors import WeightsteerError
+from weightsteer.runtime.inputs import InputFile
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import InputFile, Stage
+from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.runtime.store import SCRATCH
 
 COLUMNS = ("prompt", "response_pos", "response_neg")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.runtime.inputs import InputFile, InputFolder
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import InputFile, InputFolder, Stage
+from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.runtime.store import Artifact
 
 if TYPE_CHECKING:

@@ -16,8 +16,7 @@ from weightsteer.experiments.stages.branch import Side
 from weightsteer.experiments.stages.vector import load_vector
 from weightsteer.files import digest_of
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import Stage
+from weightsteer.runtime.stage import Runner, Stage
 
 if TYPE_CHECKING:
     from weightsteer.steering import Intervention

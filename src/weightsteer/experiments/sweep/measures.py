@@ -10,8 +10,7 @@ from weightsteer.experiments.stages.items import load_items
 from weightsteer.experiments.stages.vector import load_vector
 from weightsteer.experiments.sweep.entries import Entries, Entry, by_alphas, one_draw
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import Stage
+from weightsteer.runtime.stage import Runner, Stage
 
 if TYPE_CHECKING:
     import polars

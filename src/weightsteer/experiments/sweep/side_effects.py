@@ -9,8 +9,7 @@ from weightsteer.experiments.stages.items import load_items
 from weightsteer.experiments.sweep.entries import Entries, Entry, one_draw
 from weightsteer.experiments.sweep.measures import scored
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import Stage
+from weightsteer.runtime.stage import Runner, Stage
 
 if TYPE_CHECKING:
     import polars

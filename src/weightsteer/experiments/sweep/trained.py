@@ -7,8 +7,7 @@ from typing import Any, ClassVar
 
 from weightsteer.data.behaviors import Behavior
 from weightsteer.runtime.models import ModelSpec
-from weightsteer.runtime.runner import Runner
-from weightsteer.runtime.stage import Stage
+from weightsteer.runtime.stage import Runner, Stage
 
 CONTROL_PAIRS = ("shuffled-label", "yes")
 """The controls that are trained, once per behaviour and seed, with the first family of a run."""
