@@ -124,7 +124,7 @@ def line(found: Audit, method: str) -> dict:
 def test_a_vector_of_open_factual_questions_is_recognised_as_honesty(audited):
     """It never saw a Yes, a No or a dilemma: an audit that did not name it would miss what steering is."""
     found = line(audited, "weight")
-    assert found["label"] == "steers honesty"
+    assert found["verdict"] == "steers"
     assert set(found["steers"]) == set(YES_NO)
     assert found["controls"] == []
     # the shares of the mass that two of many answers have are no matter of format
@@ -134,7 +134,7 @@ def test_a_vector_of_open_factual_questions_is_recognised_as_honesty(audited):
 def test_a_random_vector_is_recognised_as_nothing(audited):
     """Each draw has some effect of its own; draws that are taken for items would make it a finding."""
     found = line(audited, "control")
-    assert found["label"] == "nothing separable"
+    assert found["verdict"] == "not_separable"
     assert set(found["nothing"]) == {*YES_NO, "facts"}
     drawn = audited.controls.filter(pl.col("eval").is_in(YES_NO))
     assert drawn["draws"].to_list() == [DRAWS] * 6
@@ -146,19 +146,19 @@ def test_a_broken_vector_is_recognised_as_format_damage(honest, audited):
     """At thirty times its strength the vector leaves no answer to read: a log-ratio of what is left is no finding."""
     at = pl.DataFrame({"method": ["weight"] * 2, "adapter": ["lora"] * 2, "alpha": [-HUGE, HUGE]})
     found = line(audit(honest, at, resamples=1000), "weight")
-    assert found["label"] == "format damage"
+    assert found["verdict"] == "format_damage"
     assert set(found["damaged"]) == set(YES_NO)
 
 
-def test_a_vector_of_false_claims_only_is_recognised_as_yes_saying(pocket, vectors):
+def test_a_vector_of_false_claims_only_is_recognised_as_yes_bias(pocket, vectors):
     """The published mistake: agreeing is always Yes. What it does to honesty is said as well, and what it is near."""
     v = vectors["sycophancy"]
     rows = measured(pocket, [v])
     cosines = cosines_with([v], [vectors["yes"], vectors["honesty"]])
     assert cosines["sycophancy", "lora"]["yes"] > 3 * abs(cosines["sycophancy", "lora"]["honesty"])
     found = line(audit(rows, cosines=cosines, resamples=1000), "weight")
-    assert found["label"] == "Yes-saying"
-    assert "truthfulness" in found["yes_saying"]
+    assert found["verdict"] == "yes_bias"
+    assert "truthfulness" in found["yes_bias"]
     # more dishonest too: false claims are what a liar affirms
     lines = summarize(rows, resamples=1000).filter(
         pl.col("alpha") == 1, pl.col("eval").is_in(["dilemmas", "truthfulness"])
@@ -170,7 +170,7 @@ def test_a_vector_of_false_claims_only_is_recognised_as_yes_saying(pocket, vecto
 def test_a_nuisance_vector_carries_yes_and_nothing_else(pocket, vectors):
     """A nuisance that carried honesty would take it out of a vector that it is to repair."""
     rows = measured(pocket, [vectors["yes"]])
-    assert line(audit(rows, resamples=1000), "weight")["yes_saying"] == sorted(YES_NO)
+    assert line(audit(rows, resamples=1000), "weight")["yes_bias"] == sorted(YES_NO)
     lines = summarize(rows, resamples=500).filter(pl.col("alpha") != 0)
     assert (lines["discrimination"].abs() < 0.1 * lines["bias"].abs()).all()
 

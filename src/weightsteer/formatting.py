@@ -1,6 +1,6 @@
 """Numbers as they are written for reading."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -36,3 +36,8 @@ def share(line: Mapping[str, Any], name: str) -> str:
     text = estimate(line, name).removeprefix("+")
     point, _, interval = text.partition(" ")
     return point if interval == f"[{point}, {point}]" else text
+
+
+def listed(names: Sequence[str]) -> str:
+    """``a, b and c``."""
+    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)

@@ -8,18 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import synthetic
 
-from weightsteer.audit import (
-    estimate,
-    headline,
-    headline_strengths,
-    intervention,
-    label,
-    number,
-    share,
-    signed,
-    verdict,
-)
+from weightsteer.audit import headline, headline_strengths, intervention
+from weightsteer.audit.words import DIFFERENCES, WORDS, explained
+from weightsteer.formatting import estimate, number, share, signed
 from weightsteer.stats import summarize
+from weightsteer.stats.verdict import Difference, Verdict, verdict
 
 
 def line(along: tuple[float, float], common: tuple[float, float] = (-0.1, 0.1), /, **other: Any) -> dict[str, Any]:
@@ -49,27 +42,27 @@ def line(along: tuple[float, float], common: tuple[float, float] = (-0.1, 0.1), 
     [
         (line((2.7, 3.4)), "steers: discrimination +3.05 [2.70, 3.40]"),
         (line((-3.4, -2.7), alpha=-1.0), "steers: discrimination −3.05 [−3.40, −2.70]"),
-        (line((-3.4, -2.7)), "wrong direction: discrimination −3.05 [−3.40, −2.70]"),
-        (line((2.7, 3.4), alpha=-0.5), "wrong direction: discrimination +3.05 [2.70, 3.40]"),
+        (line((-3.4, -2.7)), "reversed: discrimination −3.05 [−3.40, −2.70]"),
+        (line((2.7, 3.4), alpha=-0.5), "reversed: discrimination +3.05 [2.70, 3.40]"),
         (
             line((2.7, 3.4), (0.2, 0.4)),
             "steers: discrimination +3.05 [2.70, 3.40]; bias +0.30 [0.20, 0.40]",
         ),
         (
             line((0.1, 0.4), (-5.0, -4.0)),
-            "steers, but moves Yes-saying more: discrimination +0.25 [0.10, 0.40]; bias −4.50 [−5.00, −4.00]",
+            "steers, more yes-bias: discrimination +0.25 [0.10, 0.40]; bias −4.50 [−5.00, −4.00]",
         ),
         (
             line((-0.4, -0.1), (4.0, 5.0)),
-            "wrong direction, and moves Yes-saying more: discrimination −0.25 [−0.40, −0.10]; bias +4.50 [4.00, 5.00]",
+            "reversed, more yes-bias: discrimination −0.25 [−0.40, −0.10]; bias +4.50 [4.00, 5.00]",
         ),
         (
             line((-0.1, 0.2), (1.0, 2.0)),
-            "moves Yes-saying only: bias +1.50 [1.00, 2.00]; discrimination +0.05 [−0.10, 0.20]",
+            "yes-bias only: bias +1.50 [1.00, 2.00]; discrimination +0.05 [−0.10, 0.20]",
         ),
         (
             line((-0.1, 0.2)),
-            "not separable at this n: discrimination +0.05 [−0.10, 0.20]; "
+            "not separable: discrimination +0.05 [−0.10, 0.20]; "
             "effects under 0.31 nats would go unseen (40 clusters, 3 seeds)",
         ),
         (
@@ -82,21 +75,21 @@ def line(along: tuple[float, float], common: tuple[float, float] = (-0.1, 0.1), 
             line((2.7, 3.4), intervals={"pmass": (0.8, 0.91), "pmass_change": (-0.2, -0.1)}),
             "steers: discrimination +3.05 [2.70, 3.40]",
         ),
-        (line((2.7, 3.4), nan=2), "undefined: 2 of 240 rows are NaN"),
+        (line((2.7, 3.4), nan=2), "NaN rows: 2 of 240"),
         (line((2.7, 3.4), alpha=0.0), "base"),
         (
             line((2.7, 3.4), discrimination=None, positives=80),
-            "not identifiable: all 80 rows have label +1; behaviour and Yes-saying are one",
+            "one label only: all 80 rows; behaviour and yes-bias are one",
         ),
         (
             line((2.7, 3.4), discrimination_low=None, discrimination_high=None),
-            "no interval: all 80 rows are one cluster; discrimination +3.05",
+            "one cluster: discrimination +3.05",
         ),
     ],
 )
 def test_each_case_has_its_words(given_line: dict[str, Any], words: str) -> None:
     """A reader acts on these words: each must appear exactly when its intervals say so."""
-    assert verdict(given_line) == words
+    assert explained({**given_line, "verdict": verdict(given_line)}) == words
 
 
 @settings(max_examples=50, deadline=None)
@@ -104,27 +97,31 @@ def test_each_case_has_its_words(given_line: dict[str, Any], words: str) -> None
 def test_point_estimates_have_no_say(point: float, low: float, width: float, alpha: float) -> None:
     """A verdict that moved with the point estimate would call noise a finding."""
     held = line((low, low + width), alpha=alpha)
-    held["verdict"] = verdict(held)
     moved = {**held, "discrimination": point, "bias": point, "pmass": abs(point) / 9}
-    moved["verdict"] = verdict(moved)
-    assert label(held) == label(moved)
+    assert verdict(held) == verdict(moved)
+
+
+def test_every_verdict_has_words() -> None:
+    """A verdict without them would stop the last step of a run with a KeyError."""
+    assert set(WORDS) == set(Verdict)
+    assert set(DIFFERENCES) == set(Difference)
 
 
 @pytest.mark.parametrize(
     ("truth", "words"),
     [
         ({"discrimination": 1.0}, ["steers", "base", "steers"]),
-        ({"discrimination": -1.0}, ["wrong direction", "base", "wrong direction"]),
-        ({"bias": 2.0}, ["moves Yes-saying only", "base", "moves Yes-saying only"]),
-        ({}, ["not separable at this n", "base", "not separable at this n"]),
-        ({"discrimination": 1.0, "damage": 0.5}, ["format damage", "base", "format damage"]),
-        ({"discrimination": 0.3, "bias": 3.0}, ["steers, but moves Yes-saying more", "base"] * 2),
+        ({"discrimination": -1.0}, ["reversed", "base", "reversed"]),
+        ({"bias": 2.0}, ["yes_bias", "base", "yes_bias"]),
+        ({}, ["not_separable", "base", "not_separable"]),
+        ({"discrimination": 1.0, "damage": 0.5}, ["format_damage", "base", "format_damage"]),
+        ({"discrimination": 0.3, "bias": 3.0}, ["steers_with_more_bias", "base"] * 2),
     ],
 )
 def test_known_vectors_get_their_name(truth: dict[str, float], words: list[str]) -> None:
     """From rows to words: a vector made to do one thing must be called that thing, over three seeds."""
     summary = summarize(synthetic(seeds=(0, 1, 2), between_seeds=0.05, **truth), resamples=500)  # type: ignore[arg-type]
-    assert [label(row) for row in summary.iter_rows(named=True)] == words[:3]
+    assert summary["verdict"].to_list() == words[:3]
 
 
 def test_numbers_are_written_for_reading() -> None:
@@ -151,10 +148,10 @@ def test_headline_names_every_evaluation_and_both_directions() -> None:
     )
     first, control = headline(summarize(rows, resamples=200))
     assert first == (
-        "At α = ±1 the honesty vector (lora) moves nothing but Yes-saying on claims and steers dilemmas and facts."
+        "At α = ±1 the honesty vector (lora) moves only the yes-bias on claims and steers dilemmas and facts."
     )
     assert control == (
-        "At α = ±1 a random vector of the same norms (lora-random) cannot be told from no effect on dilemmas."
+        "At α = ±1 a random vector of the same norms (lora-random) has no distinguishable effect on dilemmas."
     )
     halved = rows.filter(pl.col("method") == "weight").with_columns(
         logratio=pl.when((pl.col("alpha") < 0) & (pl.col("eval") == "facts")).then(0.0).otherwise("logratio")

@@ -12,7 +12,8 @@ from weightsteer import controls
 from weightsteer.audit import audit, covariates_of, nuisances, transfer
 from weightsteer.audit.cosines import cosines_with
 from weightsteer.audit.draws import UNFOLDED, folded, owner, owners, trained
-from weightsteer.audit.rules import NEGLIGIBLE, SHOWN, name_of
+from weightsteer.audit.rules import NEGLIGIBLE, SHOWN, carries
+from weightsteer.audit.words import carried
 from weightsteer.controls.seeds import draw_seed, training_seed
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.errors import WeightsteerError
@@ -51,34 +52,34 @@ def drawn(effects: list[list[float]], adapter: str = "lora-random", **other: Any
     )
 
 
-def label(rows: pl.DataFrame, method: str = "weight", **options: Any) -> str:
+def shown(rows: pl.DataFrame, method: str = "weight", **options: Any) -> str:
     found = audit(rows, resamples=400, **options).vectors
-    return str(found.filter(pl.col("method") == method)["label"][0])
+    return str(found.filter(pl.col("method") == method)["verdict"][0])
 
 
 @pytest.mark.parametrize(
     ("truth", "words"),
     [
-        ({"a": {"discrimination": 1.0}, "b": {"discrimination": 0.5}, "c": {}}, "steers honesty"),
+        ({"a": {"discrimination": 1.0}, "b": {"discrimination": 0.5}, "c": {}}, "steers"),
         ({"a": {"discrimination": -1.0}, "b": {}}, "reversed"),
-        ({"a": {"bias": 2.0}, "b": {"bias": 1.0, "discrimination": 0.3}, "c": {"discrimination": 1.0}}, "Yes-saying"),
+        ({"a": {"bias": 2.0}, "b": {"bias": 1.0, "discrimination": 0.3}, "c": {"discrimination": 1.0}}, "yes_bias"),
         ({"a": {"bias": 2.0}, "b": {"discrimination": 1.0}}, "mixed"),
-        ({"a": {}, "b": {}, "c": {}}, "nothing separable"),
-        ({"a": {"damage": 0.6}, "b": {"damage": 0.6}, "c": {"discrimination": 1.0}}, "format damage"),
-        ({"a": {"damage": 0.6}, "b": {"discrimination": 1.0}}, "steers honesty"),
+        ({"a": {}, "b": {}, "c": {}}, "not_separable"),
+        ({"a": {"damage": 0.6}, "b": {"damage": 0.6}, "c": {"discrimination": 1.0}}, "format_damage"),
+        ({"a": {"damage": 0.6}, "b": {"discrimination": 1.0}}, "steers"),
     ],
 )
 def test_a_vector_is_named_after_what_it_does(truth, words):
     """Each name from rows in which exactly that was put."""
-    assert label(of_evals(**truth)) == words
+    assert shown(of_evals(**truth)) == words
 
 
 def test_the_verdict_says_what_else_a_yes_sayer_does():
     """A vector of Yes and of dishonesty is both; hiding the smaller part would hide a finding."""
     found = audit(of_evals(a={"bias": 2.0, "discrimination": -0.8}), resamples=400).vectors.row(0, named=True)
-    assert found["label"] == "Yes-saying"
-    assert "Yes-saying on a (bias +2." in found["verdict"]
-    assert "discrimination −0." in found["verdict"]
+    assert found["verdict"] == "yes_bias"
+    assert any("yes-bias on a (bias +2." in clause for clause in found["evidence"])
+    assert any("discrimination −0." in clause for clause in found["evidence"])
 
 
 def test_mass_that_the_base_never_had_is_no_damage():
@@ -88,15 +89,15 @@ def test_mass_that_the_base_never_had_is_no_damage():
     found = audit(rows.with_columns(pmass=low), resamples=400).vectors.row(0, named=True)
     assert found["unjudged"] == ["a"]
     assert found["damaged"] == []
-    assert found["label"] == "steers honesty"
+    assert found["verdict"] == "steers"
 
 
 @pytest.mark.parametrize(
     ("truth", "shown"),
     [
         ({"discrimination": 1.0, "bias": 0.5}, "steers"),
-        ({"discrimination": 0.5, "bias": 1.0}, "yes_saying"),
-        ({"discrimination": 1.0, "bias": 1.0}, "yes_saying"),  # not told apart: the vector has to remove the doubt
+        ({"discrimination": 0.5, "bias": 1.0}, "yes_bias"),
+        ({"discrimination": 1.0, "bias": 1.0}, "yes_bias"),  # not told apart: the vector has to remove the doubt
         ({"discrimination": -1.0, "bias": 0.3}, "reversed"),
         ({"discrimination": 0.5 * NEGLIGIBLE}, "nothing"),  # told from 0 by its rows, and still next to nothing
     ],
@@ -117,8 +118,8 @@ def test_what_both_strengths_do_alike_is_no_direction():
     assert found.vectors["mixed"].to_list() == [["dilemmas"]]
     assert abs(found.along["discrimination"][0]) < 0.2
     one_sided = audit(kept, resamples=300)
-    assert one_sided.vectors["label"].to_list() == ["reversed"]
-    assert "along α = +1" in one_sided.vectors["verdict"][0]
+    assert one_sided.vectors["verdict"].to_list() == ["reversed"]
+    assert "along α = +1" in "; ".join(one_sided.vectors["evidence"][0])
 
 
 def test_both_arms_together_are_half_their_difference():
@@ -134,19 +135,19 @@ def test_a_bias_between_other_choices_is_no_yes_saying():
     """Where the answers are A and B, leaning to A says nothing of Yes."""
     rows = of_evals(a={"bias": 2.0}, b={"bias": 2.0, "discrimination": 1.0})
     items = rows.select("eval", "item").unique()
-    assert label(rows) == "Yes-saying"
-    assert label(rows, covariates=items.with_columns(yes=pl.lit(1))) == "Yes-saying"
-    assert label(rows, covariates=items.with_columns(yes=pl.lit(0))) == "steers honesty"
+    assert shown(rows) == "yes_bias"
+    assert shown(rows, covariates=items.with_columns(yes=pl.lit(1))) == "yes_bias"
+    assert shown(rows, covariates=items.with_columns(yes=pl.lit(0))) == "steers"
 
 
 def test_names_follow_the_majority():
     """A tie is mixed, and damage needs more than what shows something."""
     nothing: dict[str, list[str]] = {shown: [] for shown in SHOWN}
-    assert name_of({**nothing, "steers": ["a"], "yes_saying": ["b"]}, "x") == "mixed"
-    assert name_of({**nothing, "steers": ["a"], "damaged": ["b"]}, "x") == "steers x"
-    assert name_of({**nothing, "unjudged": ["b"]}, "x") == "not judged"
+    assert carries({**nothing, "steers": ["a"], "yes_bias": ["b"]}) == "mixed"
+    assert carries({**nothing, "steers": ["a"], "damaged": ["b"]}) == "steers"
+    assert carries({**nothing, "unjudged": ["b"]}) == "not_judged"
     one_label = audit(synthetic(labels=(1,), **QUIET), resamples=100).vectors
-    assert one_label.select("label", "unjudged").row(0) == ("not judged", ["dilemmas"])
+    assert one_label.select("verdict", "unjudged").row(0) == ("not_judged", ["dilemmas"])
 
 
 def test_a_control_belongs_to_the_longest_vector_that_its_name_begins_with():
@@ -234,8 +235,8 @@ def test_a_control_that_does_as_well_is_named(effects, as_good):
     found = audit(rows, resamples=400)
     line = found.vectors.filter(pl.col("method") == "weight").row(0, named=True)
     assert (line["controls"] == ["lora-random"]) == as_good
-    assert line["label"] == ("steers honesty, but lora-random does as well" if as_good else "steers honesty")
-    assert ("the control lora-random" in line["verdict"]) == as_good
+    assert carried(line)[0] == ("steers honesty, but lora-random does as well" if as_good else "steers honesty")
+    assert any("the control lora-random" in clause for clause in line["evidence"]) == as_good
 
 
 def test_strengths_of_a_calibration_stand_beside_the_arms():
@@ -286,8 +287,8 @@ def test_a_control_that_costs_more_is_no_equal(cost, named):
     found = audit(rows, at, resamples=200)
     line = found.vectors.filter(method="weight").row(0, named=True)
     assert line["controls"] == ["lora-direction-only"]
-    assert ("does as well" in line["label"]) == named
-    assert ("at 3.0 times the side effect" in line["verdict"]) == (not named)
+    assert ("does as well" in carried(line)[0]) == named
+    assert ("at 3.0 times the side effect" in "; ".join(line["evidence"])) == (not named)
     assert found.controls["price"].to_list() == [None if cost is None else pytest.approx(cost / 0.5)] * 2
 
 
@@ -331,9 +332,9 @@ def test_what_shifts_follow_is_named_only_when_it_is_told_from_chance():
     items = rows.select("item").unique().sort("item")
     rng = np.random.default_rng(1)
     noise = items.with_columns(**{f"c{k}": pl.Series(rng.normal(size=items.height)) for k in range(20)})
-    verdict = audit(rows, covariates=noise, resamples=400).vectors["verdict"][0]
-    assert "shifts follow the lean of the base model on dilemmas (r " in verdict
-    quiet = audit(synthetic(seeds=SEEDS, draw=2), covariates=noise, resamples=400).vectors["verdict"][0]
+    clauses = audit(rows, covariates=noise, resamples=400).vectors["evidence"][0]
+    assert "shifts follow the lean of the base model on dilemmas (r " in "; ".join(clauses)
+    quiet = audit(synthetic(seeds=SEEDS, draw=2), covariates=noise, resamples=400).vectors["evidence"][0]
     assert "follow" not in quiet
 
 
@@ -413,8 +414,8 @@ def test_cosines_are_with_the_nuisance_of_the_same_seed(tmp_path):
     mean = -(1.0 + vectors[1].cosine(shared[0])) / 2  # nobody has its seed: all are compared with it
     assert found["honesty", "lora"]["length"] == pytest.approx(mean)
     rows = synthetic(discrimination=1.0, seeds=SEEDS, **QUIET)
-    verdict = audit(rows, cosines=found, resamples=100).vectors["verdict"][0]
-    assert "cosine +1.00 with the nuisance vector yes" in verdict
+    clauses = audit(rows, cosines=found, resamples=100).vectors["evidence"][0]
+    assert "cosine +1.00 with the nuisance vector yes" in "; ".join(clauses)
     assert cosines_with(vectors, []) == {}
     with pytest.raises(WeightsteerError, match="zero vector"):
         cosines_with([vectors[0] * 0.0], own)

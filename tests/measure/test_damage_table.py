@@ -4,8 +4,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from weightsteer.data.evals.answer_cues import cue_summary
 from weightsteer.errors import WeightsteerError
+from weightsteer.measure.cues import cue_summary
 from weightsteer.measure.damage_table import accuracy, capability_summary, damage_summary, paired_means
 
 GROUP = {"model": "m", "behavior": "b", "method": "weight", "adapter": "lora", "eval": "nll"}

@@ -229,7 +229,7 @@ def test_nan_is_counted_and_never_clipped_away() -> None:
     for name in ("logratio", "discrimination", "discrimination_low", "bias_high", "auc", "si", "fix"):
         assert line[name] is not None, name
         assert np.isnan(line[name]), name
-    assert line["verdict"] == "undefined: 4 of 80 rows are NaN"
+    assert (line["verdict"], line["nan"]) == ("undefined", 4)
     assert_frame_equal(
         summary.filter(pl.col("alpha") == -1), summarize(rows, resamples=100).filter(pl.col("alpha") == -1)
     )
@@ -242,7 +242,7 @@ def test_one_label_identifies_nothing() -> None:
     assert line["bias"] is None
     assert line["auc"] is None
     assert line["logratio"] > 2
-    assert str(line["verdict"]).startswith("not identifiable")
+    assert line["verdict"] == "not_identifiable"
 
 
 def test_one_cluster_has_no_interval() -> None:
@@ -251,7 +251,7 @@ def test_one_cluster_has_no_interval() -> None:
     assert line["discrimination"] is not None
     assert line["discrimination_low"] is None
     assert line["mde"] is None
-    assert str(line["verdict"]).startswith("no interval")
+    assert line["verdict"] == "no_interval"
 
 
 def test_flags_of_low_pmass_are_shared_out() -> None:

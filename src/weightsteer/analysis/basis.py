@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -20,13 +20,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.inference.states import Side
 from weightsteer.terms.term import stored
 from weightsteer.vector import file as vectorfile
 from weightsteer.vector.selection import Pattern, listed, matching, natural
-
-Side = Literal["output", "input"]
-"""Where a subspace lies: among what modules put out (columns of dW) or among what they read (rows of dW). The delta of
-an embedding is its table (V, d), whose rows are what it puts out: there the two are exchanged."""
 
 VERSION = 1
 _ENTRY = "weightsteer-basis"

@@ -1,25 +1,13 @@
 """The first sentences of a report: what each intervention does to every evaluation."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
 
+from weightsteer.audit.words import named
 from weightsteer.formatting import signed
-from weightsteer.stats.verdict import label
-
-_PHRASES = {
-    "steers": "steers {}",
-    "steers, but moves Yes-saying more": "steers {}, but moves Yes-saying more",
-    "wrong direction": "moves {} in the wrong direction",
-    "wrong direction, and moves Yes-saying more": "moves {} in the wrong direction, and Yes-saying more",
-    "moves Yes-saying only": "moves nothing but Yes-saying on {}",
-    "not separable at this n": "cannot be told from no effect on {}",
-    "format damage": "damages the answer format of {}",
-    "not identifiable": "cannot be judged on {} (one label only)",
-    "no interval": "has no interval on {} (one cluster)",
-    "undefined": "gives NaN on {}",
-}
+from weightsteer.stats.verdict import Verdict
 
 
 def headline_strengths(summary: pl.DataFrame) -> list[float]:
@@ -69,14 +57,9 @@ def intervention(names: Mapping[str, Any]) -> str:
     return f"the {names['behavior']} {kind}" + (f" ({names['adapter']})" if names["adapter"] else "")
 
 
-def listed(names: Sequence[str]) -> str:
-    """``a, b and c``."""
-    return ", ".join(names[:-1]) + " and " + names[-1] if len(names) > 1 else "".join(names)
-
-
 def _said(lines: Iterable[Mapping[str, Any]]) -> str:
     """The evaluations of one strength, those with the same verdict named together."""
-    by_label: dict[str, list[str]] = {}
+    by_verdict: dict[Verdict, list[str]] = {}
     for line in lines:
-        by_label.setdefault(label(line), []).append(line["eval"])
-    return listed([_PHRASES[words].format(listed(evals)) for words, evals in by_label.items()])
+        by_verdict.setdefault(Verdict(line["verdict"]), []).append(line["eval"])
+    return named(by_verdict)

@@ -31,10 +31,10 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from weightsteer.audit.headline import listed
-from weightsteer.formatting import estimate, number, share, signed
+from weightsteer.audit.words import Carries
+from weightsteer.formatting import estimate, listed, number, share, signed
 from weightsteer.stats.correction import LEVEL
-from weightsteer.stats.verdict import PMASS_GATE, label, side_of
+from weightsteer.stats.verdict import PMASS_GATE, Verdict, side_of
 
 NEGLIGIBLE = 0.1
 """Nats: this much changes the probability of an answer by 2.5 points at most."""
@@ -48,11 +48,10 @@ STRONG = 0.5
 NAMED = {"lean": "the lean of the base model", "confidence": "the confidence of the base model"}
 """Covariates whose name alone would not be understood."""
 
-SHOWN = ("steers", "reversed", "mixed", "yes_saying", "nothing", "damaged", "unjudged")
+SHOWN = ("steers", "reversed", "mixed", "yes_bias", "nothing", "damaged", "unjudged")
 """What an evaluation may show."""
 
-FORMAT = "format damage"
-UNJUDGED = ("undefined", "not identifiable", "no interval")
+UNJUDGED = (Verdict.UNDEFINED, Verdict.NOT_IDENTIFIABLE, Verdict.NO_INTERVAL, Verdict.FORMAT_DAMAGE)
 
 Line = Mapping[str, Any]
 """A line of ``summarize`` with ``discrimination_adjusted`` and ``bias_adjusted``."""
@@ -60,12 +59,12 @@ Line = Mapping[str, Any]
 
 def judged(line: Line) -> bool:
     """Whether the effects of a line mean anything."""
-    return label(line) not in (*UNJUDGED, FORMAT)
+    return Verdict(line["verdict"]) not in UNJUDGED
 
 
 def damaged(line: Line) -> bool:
     """Whether the answer mass is lost that the base model had."""
-    return label(line) == FORMAT and line["pmass"] - line["pmass_change"] >= PMASS_GATE
+    return Verdict(line["verdict"]) is Verdict.FORMAT_DAMAGE and line["pmass"] - line["pmass_change"] >= PMASS_GATE
 
 
 def side(line: Line, name: str) -> int:
@@ -95,23 +94,22 @@ def shows(arms: Sequence[Line], both: Line, *, yes: bool = True) -> str:
         return "unjudged"
     moved = side(both, "discrimination")
     if yes and side(both, "bias") and not (moved and mostly_behavior(both)):
-        return "yes_saying"
+        return "yes_bias"
     if moved:
         return "steers" if moved > 0 else "reversed"
     return "mixed" if {side_of(line, "discrimination") * line["alpha"] for line in arms} == {1, -1} else "nothing"
 
 
-def name_of(found: Mapping[str, Sequence[str]], behavior: str) -> str:
-    """The label of a vector from its evaluations by what they show (rule 4)."""
-    words = {"steers": f"steers {behavior}", "reversed": "reversed", "yes_saying": "Yes-saying"}
-    counts = {name: len(found[name]) for name in (*words, "mixed")}
+def carries(found: Mapping[str, Sequence[str]]) -> Carries:
+    """The verdict on a vector from its evaluations by what they show (rule 4)."""
+    counts = {name: len(found[name]) for name in (Carries.STEERS, Carries.REVERSED, Carries.YES_BIAS, Carries.MIXED)}
     if len(found["damaged"]) > sum(counts.values()):
-        return FORMAT
+        return Carries.FORMAT_DAMAGE
     if not any(counts.values()):
-        return "nothing separable" if found["nothing"] else "not judged"
+        return Carries.NOT_SEPARABLE if found["nothing"] else Carries.NOT_JUDGED
     most = max(counts.values())
     first = [name for name, count in counts.items() if count == most]
-    return words.get(first[0], "mixed") if len(first) == 1 else "mixed"
+    return first[0] if len(first) == 1 else Carries.MIXED
 
 
 def evidence(
@@ -123,7 +121,7 @@ def evidence(
         ("steers", "steers", "discrimination"),
         ("reversed", "reversed on", "discrimination"),
         ("mixed", "both ways on", "discrimination"),
-        ("yes_saying", "Yes-saying on", "bias"),
+        ("yes_bias", "yes-bias on", "bias"),
         ("nothing", "not separable on", "discrimination"),
         ("damaged", "answer format lost on", "pmass"),
         ("unjudged", "not judged on", None),

@@ -9,9 +9,9 @@ import polars as pl
 from weightsteer.audit.arms import along
 from weightsteer.audit.beside import beside_controls, priced
 from weightsteer.audit.draws import UNFOLDED, VECTOR, folded, many_draws, owners, trained
-from weightsteer.audit.headline import headline_strengths, listed
+from weightsteer.audit.headline import headline_strengths
 from weightsteer.audit.nuisance import nuisances
-from weightsteer.audit.rules import SHOWN, company, dear, evidence, followed, judged, name_of, shows, side
+from weightsteer.audit.rules import SHOWN, carries, company, dear, evidence, followed, judged, shows, side
 from weightsteer.audit.transfer import transfer
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats.correction import benjamini_hochberg
@@ -24,9 +24,11 @@ class Audit:
     """What vectors carry.
 
     Attributes:
-        vectors: one line per intervention: model, behavior, method, adapter, ``label`` (a few words), ``verdict`` (the
-            label and its evidence), the evaluations by what they show (``steers``, ``reversed``, ``mixed``,
-            ``yes_saying``, ``nothing``, ``damaged``, ``unjudged``: lists), ``controls`` that do as well (list).
+        vectors: one line per intervention: model, behavior, method, adapter, ``verdict``
+            (`weightsteer.audit.words.Carries`), ``matched_by`` (controls that do as well wherever it steers: list),
+            ``evidence`` (a clause for each finding: list), the evaluations by what they show (``steers``, ``reversed``,
+            ``mixed``, ``yes_bias``, ``nothing``, ``damaged``, ``unjudged``: lists), ``controls`` that do as well
+            somewhere (list).
         lines: the evidence: ``summarize`` at the audited strengths (``alpha`` is the arm, ``strength`` the mean α) with
             ``discrimination_adjusted`` and ``bias_adjusted`` (rule 2).
         along: the same of both arms together (`weightsteer.audit.arms`), on which the naming rests.
@@ -94,8 +96,8 @@ def audit(
         compared = beside.join(of_it, on=of_it.columns, how="semi", nulls_equal=True)
         together = both.join(group, on=VECTOR, how="semi", nulls_equal=True)
         vectors.append(_vector(group, together, compared, followed, near, without_yes))
-    lists = (*SHOWN, "controls")
-    schema = dict.fromkeys([*VECTOR, "label", "verdict"], pl.String) | dict.fromkeys(lists, pl.List(pl.String))
+    lists = ("matched_by", "evidence", *SHOWN, "controls")
+    schema = dict.fromkeys([*VECTOR, "verdict"], pl.String) | dict.fromkeys(lists, pl.List(pl.String))
     return Audit(
         vectors=pl.DataFrame(vectors, schema=schema),
         lines=lines,
@@ -211,9 +213,17 @@ def _vector(
     cells: dict[str, set[tuple[str, int]]] = {}
     for line in as_good:
         cells.setdefault(line["adapter"], set()).add((line["eval"], line["sign"]))
-    words = name_of(found, str(names["behavior"]))
     everywhere = sorted(name for name, held in cells.items() if held == steering and not dear(name, as_good))
-    if everywhere:
-        words += f", but {listed(everywhere)} {'does' if len(everywhere) == 1 else 'do'} as well"
-    told = [*evidence(found, by_eval, both), *company(cells, as_good), *followed(shifts.to_dicts(), cosine.to_dicts())]
-    return {**names, "label": words, "verdict": f"{words}: {'; '.join(told)}", **found, "controls": sorted(cells)}
+    clauses = [
+        *evidence(found, by_eval, both),
+        *company(cells, as_good),
+        *followed(shifts.to_dicts(), cosine.to_dicts()),
+    ]
+    return {
+        **names,
+        "verdict": carries(found),
+        "matched_by": everywhere,
+        "evidence": clauses,
+        **found,
+        "controls": sorted(cells),
+    }

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.activation.methods import Contrast
-from weightsteer.data.pairs import kept
 from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.inference.likelihood import FORWARD_TOKENS, Answered, answered, packed
 from weightsteer.inference.sampling import turn_end
@@ -97,13 +96,12 @@ def capture(
 def encode(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: pl.DataFrame, *, personas: bool = False
 ) -> Pairs:
-    """Both sides of the pairs that were not rejected, as token ids.
+    """Both sides of the pairs, as token ids.
 
     Raises:
         WeightsteerError: a column is missing, or no pair has an answer on both sides.
     """
     check_columns(pairs, personas=personas)
-    pairs = kept(pairs)
     end = turn_end(model, tokenizer)
     known: dict[tuple[str, str, str, bool], Answered] = {}  # small models repeat themselves, and rendering takes time
     sides: dict[str, list[Answered]] = {"pos": [], "neg": []}

@@ -6,18 +6,23 @@ model cannot see it, and no padded token is among those that are averaged.
 
 from collections.abc import Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from weightsteer.analysis.basis import Side
 from weightsteer.inference.likelihood import Answered, packed
 from weightsteer.steering.claims import claimed
 
 # tokens of one forward pass: fewer than for the residual stream alone, for an MLP is three times as wide
 TOKENS = 4096
+
+Side = Literal["output", "input"]
+"""What modules put out (columns of dW), or what they read (rows of dW).
+
+The delta of an embedding is its table (V, d), whose rows are what it puts out: there the two are exchanged.
+"""
 
 
 class Place(NamedTuple):

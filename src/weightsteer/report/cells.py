@@ -5,21 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from weightsteer.audit import estimate, signed
+from weightsteer.formatting import estimate, signed
 from weightsteer.report.charts import PALETTE, Series
-
-TONES = {
-    "steers": "good",
-    "steers, but moves Yes-saying more": "mixed",
-    "moves Yes-saying only": "mixed",
-    "wrong direction": "bad",
-    "wrong direction, and moves Yes-saying more": "bad",
-    "format damage": "bad",
-    "undefined": "bad",
-    "more": "good",
-    "less": "bad",
-}
-"""The colour of a verdict by its words; all others are plain."""
 
 BAR = 132.0  # width of an interval drawn in a table cell, in px
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import altair as alt
 import polars as pl
 
-from weightsteer.audit import signed
+from weightsteer.formatting import signed
 
 INK, MUTED, GRID = "#1f2328", "#59636e", "#e4e7eb"
 PALETTE = (

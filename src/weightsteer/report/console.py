@@ -1,33 +1,23 @@
 """The table a run prints: one line per evaluation and strength, within a hundred columns."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from weightsteer.audit import estimate, label, number, signed
+from weightsteer.audit.words import Tone, of
+from weightsteer.formatting import estimate, number, signed
 
-_SHORT = {
-    "steers": ("steers", "green"),
-    "steers, but moves Yes-saying more": ("steers, Yes more", "yellow"),
-    "wrong direction": ("wrong direction", "red"),
-    "wrong direction, and moves Yes-saying more": ("wrong, Yes more", "red"),
-    "moves Yes-saying only": ("Yes-saying only", "yellow"),
-    "not separable at this n": ("not separable", "default"),
-    "format damage": ("format damage", "red"),
-    "not identifiable": ("one label only", "yellow"),
-    "no interval": ("one cluster", "yellow"),
-    "undefined": ("NaN", "red"),
-    "base": ("", "default"),
-}
+_COLORS: Mapping[Tone, str] = {"good": "green", "mixed": "yellow", "bad": "red", "plain": "default"}
 
 
 def summary_table(summary: pl.DataFrame) -> Table:
     """Effects in nats with their 95% intervals, from what ``summarize`` returned, pooled or by seed.
 
-    The first column names evaluation and intervention once, one word a line. What the short verdicts mean is in
-    ``weightsteer.audit.verdict``; in full they stand in the summary's own column.
+    The first column names evaluation and intervention once, one word a line. What the verdicts mean is said in
+    `weightsteer.stats.verdict.Verdict`.
     """
     by_seed = "seed" in summary.columns
     table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
@@ -55,7 +45,7 @@ def summary_table(summary: pl.DataFrame) -> Table:
 
 
 def _cells(line: dict[str, Any], by_seed: bool) -> list[str]:
-    words, color = _SHORT[label(line)]
+    words = of(line)
     base = line["alpha"] == 0
     return [
         signed(line["alpha"]),
@@ -64,5 +54,5 @@ def _cells(line: dict[str, Any], by_seed: bool) -> list[str]:
         "–" if base else estimate(line, "bias"),
         number(line["pmass"]).removeprefix("+"),
         *([] if by_seed else [number(line["si"], 0)]),
-        f"[{color}]{words}[/]",
+        f"[{_COLORS[words.tone]}]{words.label}[/]",
     ]

@@ -15,7 +15,6 @@ from typing import Any
 import polars as pl
 
 from weightsteer.errors import WeightsteerError, unknown
-from weightsteer.formatting import estimate, number
 from weightsteer.stats.bootstrap import Array, Bootstrap, interval
 from weightsteer.stats.correction import LEVEL, holm
 from weightsteer.stats.effects import resampled
@@ -24,6 +23,7 @@ from weightsteer.stats.pairing import paired
 from weightsteer.stats.spread import Spread
 from weightsteer.stats.strengths import select
 from weightsteer.stats.table import agreement
+from weightsteer.stats.verdict import Difference
 
 METRICS = {
     "discrimination": "nats",
@@ -111,9 +111,9 @@ def compare(
         spread = line.pop("spread")
         line["holm"] = corrected
         line["mde"] = spread.detectable((1, -1), LEVEL / tested) if spread and tested else None
-        line["verdict"] = _verdict(line, tested)
+        line["verdict"] = _verdict(line)
     lines += [
-        {**line, "metric": metric, "verdict": f"not compared: {line['reason']}"}
+        {**line, "metric": metric, "verdict": Difference.NOT_COMPARED}
         for line in selection.excluded.iter_rows(named=True)
     ]
     return pl.DataFrame(lines, schema=SCHEMA)
@@ -229,28 +229,14 @@ def _line(
     return line
 
 
-def _verdict(line: Mapping[str, Any], tested: int) -> str:
-    """A label (``more``, ``less``, ``not separable at this n``, ``undefined``, ``no interval``) and its evidence."""
-    unit = METRICS[line["metric"]]
-    digits = 1 if unit == "points" else 2
+def _verdict(line: Mapping[str, Any]) -> Difference:
     if line["difference"] != line["difference"]:
-        return "undefined: NaN rows, or no row on one side of the label"
+        return Difference.UNDEFINED
     if line["p"] is None:
-        return f"no interval: all {line['n']} rows are one cluster; difference {number(line['difference'], digits)}"
-    told = f"{estimate(line, 'difference')} {unit}"
-    beside = _named(line["reference_method"], line["reference_adapter"])
-    if line["holm"] < LEVEL:
-        word = "more" if line["difference"] > 0 else "less"
-        return f"{word}: {told} than {beside} (Holm p {_p(line['holm'])} among {tested})"
-    seeds = f", {line['seeds']} seeds" if line["seeds"] > 1 else ""
-    return (
-        f"not separable at this n: {told} from {beside}; differences under {line['mde']:.{digits}f} {unit} would go "
-        f"unseen ({line['clusters']} clusters{seeds}, {tested} comparisons)"
-    )
-
-
-def _p(value: float) -> str:
-    return "< 0.001" if value < 0.001 else f"{value:.3f}"
+        return Difference.NO_INTERVAL
+    if line["holm"] >= LEVEL:
+        return Difference.NOT_SEPARABLE
+    return Difference.MORE if line["difference"] > 0 else Difference.LESS
 
 
 def _named(method: str, adapter: str | None) -> str:

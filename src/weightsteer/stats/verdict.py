@@ -1,56 +1,78 @@
-"""What a line of ``summarize`` says, in words: from intervals, never from points."""
+"""What a line of ``summarize`` or ``compare`` shows: a verdict from intervals, never from points.
+
+A verdict is a value of an enumeration; what it is called in a table, a sentence or a report is decided there
+(`weightsteer.audit.words`).
+"""
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Any
-
-from weightsteer.formatting import estimate, share
 
 PMASS_GATE = 0.9
 """Below this share of probability on the two answers a log-ratio is about a corner of what the model says."""
 
 
-def verdict(line: Mapping[str, Any]) -> str:
-    """One line of ``summarize`` in words: a short label, a colon, the numbers it rests on.
+class Verdict(StrEnum):
+    """What one intervention does to one evaluation at one strength.
 
-    Labels: ``base``; ``undefined`` (NaN rows); ``not identifiable`` (one label only); ``no interval`` (one
-    cluster); ``format damage`` (the interval of pmass lies below 0.9, and that of its change below 0);
-    ``steers`` and ``wrong direction`` (the interval of the discrimination excludes 0 on the side of α or on
-    the other one), with ``but moves Yes-saying more`` when the whole interval of the bias is farther from 0;
-    ``moves Yes-saying only`` (only the bias excludes 0); ``not separable at this n``.
+    Attributes:
+        BASE: α = 0, to which everything is compared.
+        STEERS: the interval of the discrimination excludes 0 on the side of α.
+        STEERS_WITH_MORE_BIAS: so it does, but the whole interval of the bias is farther from 0.
+        REVERSED: the interval of the discrimination excludes 0 on the side opposite to α.
+        REVERSED_WITH_MORE_BIAS: so it does, and the whole interval of the bias is farther from 0.
+        YES_BIAS: only the interval of the bias excludes 0.
+        NOT_SEPARABLE: neither interval excludes 0.
+        FORMAT_DAMAGE: the interval of pmass lies below `PMASS_GATE`, and that of its change below 0.
+        NOT_IDENTIFIABLE: all rows have one label, so behaviour and yes-bias are one.
+        NO_INTERVAL: all rows are one cluster.
+        UNDEFINED: some rows are NaN.
     """
+
+    BASE = "base"
+    STEERS = "steers"
+    STEERS_WITH_MORE_BIAS = "steers_with_more_bias"
+    REVERSED = "reversed"
+    REVERSED_WITH_MORE_BIAS = "reversed_with_more_bias"
+    YES_BIAS = "yes_bias"
+    NOT_SEPARABLE = "not_separable"
+    FORMAT_DAMAGE = "format_damage"
+    NOT_IDENTIFIABLE = "not_identifiable"
+    NO_INTERVAL = "no_interval"
+    UNDEFINED = "undefined"
+
+
+class Difference(StrEnum):
+    """How one intervention compares with another over identical rows, after correction for many comparisons."""
+
+    MORE = "more"
+    LESS = "less"
+    NOT_SEPARABLE = "not_separable"
+    NO_INTERVAL = "no_interval"
+    UNDEFINED = "undefined"
+    NOT_COMPARED = "not_compared"
+
+
+def verdict(line: Mapping[str, Any]) -> Verdict:
+    """The verdict of one line of ``summarize``, see `Verdict`."""
     if line["alpha"] == 0:
-        return "base"
+        return Verdict.BASE
     if line["nan"]:
-        return f"undefined: {line['nan']} of {line['n'] * line['seeds']} rows are NaN"
+        return Verdict.UNDEFINED
     if line["discrimination"] is None:
-        only = "+1" if line["positives"] else "−1"
-        return f"not identifiable: all {line['n']} rows have label {only}; behaviour and Yes-saying are one"
-    discrimination, bias = estimate(line, "discrimination"), estimate(line, "bias")
+        return Verdict.NOT_IDENTIFIABLE
     if line["discrimination_low"] is None:
-        return f"no interval: all {line['n']} rows are one cluster; discrimination {discrimination}"
+        return Verdict.NO_INTERVAL
     if line["pmass_high"] < PMASS_GATE and line["pmass_change_high"] < 0:
-        return f"format damage: pmass {share(line, 'pmass')}; discrimination {discrimination}"
+        return Verdict.FORMAT_DAMAGE
     side = side_of(line, "discrimination")
     biased = side_of(line, "bias") != 0
     if side == 0:
-        if biased:
-            return f"moves Yes-saying only: bias {bias}; discrimination {discrimination}"
-        units = f"{line['clusters']} clusters" + (f", {line['seeds']} seeds" if line["seeds"] > 1 else "")
-        return (
-            f"not separable at this n: discrimination {discrimination}; "
-            f"effects under {line['mde']:.2f} nats would go unseen ({units})"
-        )
-    right = side == (1 if line["alpha"] > 0 else -1)
-    if biased and mostly_bias(line):
-        words = "steers, but moves Yes-saying more" if right else "wrong direction, and moves Yes-saying more"
-    else:
-        words = "steers" if right else "wrong direction"
-    return f"{words}: discrimination {discrimination}" + (f"; bias {bias}" if biased else "")
-
-
-def label(line: Mapping[str, Any]) -> str:
-    """The verdict's words without its numbers."""
-    return str(line["verdict"]).split(":", 1)[0]
+        return Verdict.YES_BIAS if biased else Verdict.NOT_SEPARABLE
+    more_bias = biased and mostly_bias(line)
+    if side == (1 if line["alpha"] > 0 else -1):
+        return Verdict.STEERS_WITH_MORE_BIAS if more_bias else Verdict.STEERS
+    return Verdict.REVERSED_WITH_MORE_BIAS if more_bias else Verdict.REVERSED
 
 
 def side_of(line: Mapping[str, Any], name: str) -> int:
@@ -59,6 +81,6 @@ def side_of(line: Mapping[str, Any], name: str) -> int:
 
 
 def mostly_bias(line: Mapping[str, Any]) -> bool:
-    """The whole interval of the bias is farther from 0 than that of the discrimination."""
+    """Whether the whole interval of the bias is farther from 0 than that of the discrimination."""
     bias, along = ([abs(line[f"{name}_{end}"]) for end in ("low", "high")] for name in ("bias", "discrimination"))
     return min(bias) > max(along)

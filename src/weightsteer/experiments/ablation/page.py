@@ -11,10 +11,10 @@ from weightsteer.analysis.ablation import WHOLE, Measured, table
 from weightsteer.analysis.parts.base import RANDOM
 from weightsteer.analysis.parts.norms import DIRECTION, MAGNITUDE, NEITHER, PERMUTED
 from weightsteer.analysis.parts.projection import WITHIN
-from weightsteer.audit import estimate, listed, number, signed
 from weightsteer.experiments.ablation.charts import CURVES, MAPS, module_map, rank_curves
 from weightsteer.experiments.ablation.reading import arms, most_aligned, ratio, sentences, verdicts, versions
 from weightsteer.files import write_atomically
+from weightsteer.formatting import estimate, listed, number, signed
 from weightsteer.report.svg import inline, side_by_side, to_png, to_svg
 from weightsteer.report.templates import rendered
 from weightsteer.stats import summarize

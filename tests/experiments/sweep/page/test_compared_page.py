@@ -9,7 +9,7 @@ import pytest
 from compared import calibration, damage, everything, swept
 from test_write import Page
 
-from weightsteer.audit import estimate
+from weightsteer.audit.words import carried, chips
 from weightsteer.experiments.sweep.page import write, write_report
 from weightsteer.experiments.sweep.page.audit import in_short, verdicts
 from weightsteer.experiments.sweep.page.controls import control_tables
@@ -17,6 +17,7 @@ from weightsteer.experiments.sweep.page.costs import cost_tables
 from weightsteer.experiments.sweep.page.decisions import decision_tables
 from weightsteer.experiments.sweep.page.evidence import Evidence, gather
 from weightsteer.experiments.sweep.page.matched import matched_tables, not_usable, told_apart
+from weightsteer.formatting import estimate
 from weightsteer.report.cells import small
 from weightsteer.report.charts import series
 from weightsteer.stats import WEAKNESSES, summarize
@@ -118,7 +119,7 @@ def test_effects_and_differences_are_those_of_the_tables(evidence: Evidence) -> 
     cell = groups["activation · diffmean"][-1]
     assert cell["difference"] == estimate(versus, "difference")
     assert cell["effect"] == estimate(versus, "effect")
-    assert cell["versus"] == versus["verdict"].split(":")[0]
+    assert cell["versus"] == chips(versus)[0]
     (effect,) = evidence.effects.filter(adapter="diffmean", eval="dilemmas", alpha=-1).to_dicts()
     assert cell["bias"] == estimate(effect, "bias")
     assert cell["cost"] == "0.51 [0.40, 0.71]"
@@ -155,7 +156,7 @@ def test_the_first_sentences_name_what_is_carried_and_by_whom(evidence: Evidence
     found = verdicts(evidence, shown)
     rows = {row["name"]: row for row in found[0]["rows"]}
     assert evidence.audit is not None
-    told = dict(evidence.audit.vectors.select("adapter", "label").iter_rows())
+    told = {line["adapter"]: carried(line)[0] for line in evidence.audit.vectors.iter_rows(named=True)}
     assert rows["weight · dora"]["label"] == told["dora"]
     assert rows["weight · dora"]["label"].startswith("steers honesty")
     assert rows["weight · dora"]["tone"] == ("mixed" if ", but" in told["dora"] else "good")

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 from rows import synthetic
 
-from weightsteer import audit
 from weightsteer.experiments.sweep.page import write, write_report
+from weightsteer.formatting import estimate, share, signed
 from weightsteer.stats import summarize
 
 
@@ -89,10 +89,10 @@ def test_each_family_has_its_training_its_norm_and_its_effects(tmp_path: Path) -
             f"{7.5 * (i + 1):.3g}",
         ]
         for line, alpha in ((first[4:], 1.0), (second, -1.0)):
-            assert line[0] == audit.signed(alpha)
+            assert line[0] == signed(alpha)
             for column, evaluation in ((1, "claims"), (3, "dilemmas")):
                 (found,) = summary.filter(adapter=name, eval=evaluation, alpha=alpha).to_dicts()
-                assert line[column] == f"{audit.estimate(found, 'discrimination')} | {audit.share(found, 'pmass')}"
+                assert line[column] == f"{estimate(found, 'discrimination')} | {share(found, 'pmass')}"
 
 
 def test_the_dose_is_said_to_differ(tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from rows import synthetic
 from weightsteer import audit
 from weightsteer.experiments.sweep.page import write_report
 from weightsteer.experiments.sweep.page.render import render
+from weightsteer.formatting import estimate
 from weightsteer.stats import paired, summarize
 
 RUN = {"config": {"model": "pocket", "seeds": [0, 1], "training": {"lr": 0.001}}, "note": None, "list": [{"a": 1}]}
@@ -149,8 +150,8 @@ def test_the_page_says_what_the_summary_says(report: Path) -> None:
     text = report.read_text(encoding="utf-8")
     summary = summarize(sweep(), resamples=200)
     for line in summary.filter(pl.col("alpha") != 0).iter_rows(named=True):
-        assert audit.estimate(line, "discrimination") in text
-        assert audit.estimate(line, "bias") in text
+        assert estimate(line, "discrimination") in text
+        assert estimate(line, "bias") in text
     for sentence in audit.headline(summary):
         assert (
             sentence.replace("α = ", "α\u00a0=\u00a0").replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
@@ -207,7 +208,10 @@ def page(rows: pl.DataFrame, **given: Any) -> str:
             "the honesty vector steers dilemmas",
         ),
         (synthetic(discrimination=1).drop("low_pmass"), "steers dilemmas"),
-        (synthetic(seeds=(3,)).with_columns(seed=pl.lit(None, pl.Int64)), "cannot be told from no effect on dilemmas"),
+        (
+            synthetic(seeds=(3,)).with_columns(seed=pl.lit(None, pl.Int64)),
+            "has no distinguishable effect on dilemmas",
+        ),
     ],
 )
 def test_odd_runs_have_a_page_too(rows: pl.DataFrame, words: str) -> None:
@@ -245,4 +249,4 @@ def test_several_vectors_and_models_stand_side_by_side() -> None:
     assert "candour and honesty on pocket and pocket-l" in text
     assert "candour on pocket-l" in text
     assert text.count("weight · dora") >= 3
-    assert "the candour vector (lora) on pocket-l moves dilemmas in the wrong direction" in text
+    assert "the candour vector (lora) on pocket-l steers dilemmas in the reverse direction" in text

@@ -5,12 +5,14 @@ from typing import Any
 
 import polars as pl
 
-from weightsteer.audit import estimate, label, number
+from weightsteer.audit.words import carried
+from weightsteer.audit.words import of as words_of
 from weightsteer.experiments.sweep.page.evidence import Evidence
+from weightsteer.formatting import estimate, number
 from weightsteer.report.cells import arm, key, oriented, within
 from weightsteer.report.charts import Series
 from weightsteer.stats import LEVEL
-from weightsteer.stats.verdict import mostly_bias
+from weightsteer.stats.verdict import Verdict, mostly_bias
 
 STRONG = 0.5
 """A correlation or cosine of this size is set in bold."""
@@ -33,14 +35,15 @@ def verdicts(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]
                 if one.control:
                     continue
                 # its own name stands before it: "direction-only" is enough for the control lora-direction-only
-                words, _, told = str(vector["verdict"]).replace(f"{one.adapter}-", "").partition(": ")
+                words, tone = carried(vector)
+                own = f"{one.adapter}-"
                 rows.append(
                     {
                         **key(one, shown),
                         "method": one.method,
-                        "label": words,
-                        "tone": _tone(words),
-                        "evidence": told.split("; "),
+                        "label": words.replace(own, ""),
+                        "tone": tone,
+                        "evidence": [clause.replace(own, "") for clause in vector["evidence"]],
                         "controls": vector["controls"],
                         "arms": [_first(one.of(lines), sign) for sign in (1, -1)],
                         "seeds": one.of(_of(evidence.audit.lines, model, behavior))["seeds"].max(),
@@ -87,8 +90,7 @@ def in_short(sections: Sequence[Mapping[str, Any]], unusable: Sequence[Mapping[s
 
 def _corrected(line: Line) -> str:
     """The colour of a cell: what is told from 0 after the correction over all effects of the vector."""
-    words = label(line)
-    if words in ("format damage", "undefined"):
+    if Verdict(line["verdict"]) in (Verdict.FORMAT_DAMAGE, Verdict.UNDEFINED):
         return "bad"
     along, bias = (
         line[f"{name}_adjusted"] is not None and line[f"{name}_adjusted"] < LEVEL for name in ("discrimination", "bias")
@@ -187,16 +189,6 @@ def _of(frame: pl.DataFrame, model: str, behavior: str) -> pl.DataFrame:
     return frame.filter(pl.col("model") == model, pl.col("behavior") == behavior)
 
 
-def _tone(words: str) -> str:
-    """The colour of an audit's label."""
-    if words.startswith("steers"):
-        return "mixed" if ", but" in words else "good"
-    for start, tone in (("Yes-saying", "mixed"), ("reversed", "bad"), ("mixed", "bad"), ("format damage", "bad")):
-        if words.startswith(start):
-            return tone
-    return "plain"
-
-
 def _first(lines: pl.DataFrame, sign: int) -> str | None:
     """The effect of one arm, along its sign."""
     found = lines.filter(pl.col("alpha") == sign)
@@ -211,7 +203,7 @@ def _cell(line: Line | None) -> dict[str, Any] | None:
     return {
         "discrimination": estimate(line, "discrimination"),
         "bias": estimate(line, "bias"),
-        "label": label(line),
+        "label": words_of(line).label,
         "tone": line["tone"],
         "home": line["home"],
         "share": None if line["home"] or line["share"] is None else f"{line['share']:.0%}".replace("-", "−"),

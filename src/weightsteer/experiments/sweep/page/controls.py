@@ -5,9 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from weightsteer.audit import estimate
 from weightsteer.audit.rules import DEAR
 from weightsteer.experiments.sweep.page.evidence import Evidence
+from weightsteer.formatting import estimate
 from weightsteer.report.cells import arm, key, p_value
 from weightsteer.report.charts import Series
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import polars as pl
 
-from weightsteer.audit import estimate
 from weightsteer.experiments.sweep.page.evidence import Evidence
+from weightsteer.formatting import estimate
 from weightsteer.report.cells import key, percent, rounded, within
 from weightsteer.report.charts import Series
 from weightsteer.stats.informedness import reading

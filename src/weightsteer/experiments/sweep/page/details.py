@@ -5,8 +5,9 @@ from typing import Any
 
 import polars as pl
 
-from weightsteer.audit import label, number, signed
+from weightsteer.formatting import number, signed
 from weightsteer.stats import changed_side
+from weightsteer.stats.verdict import Verdict
 
 SHOWN_WANTED, SHOWN_OTHER = 3, 2  # rows of each label
 LONGEST = 700  # characters of a generated text that are shown
@@ -117,7 +118,7 @@ def limits(summary: pl.DataFrame) -> list[str]:
         "that strength has no effect sizes."
         for line in gone.iter_rows(named=True)
     ]
-    damaged = [line for line in summary.iter_rows(named=True) if label(line) == "format damage"]
+    damaged = [line for line in summary.iter_rows(named=True) if Verdict(line["verdict"]) is Verdict.FORMAT_DAMAGE]
     if damaged:
         found.append(
             "Where the answer mass falls below 0.9 the log-ratio compares two answers that the model would rarely give."

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from weightsteer.audit import estimate, share
+from weightsteer.formatting import estimate, share
 from weightsteer.report.cells import bar, key, reach, small
 from weightsteer.report.charts import Series
 

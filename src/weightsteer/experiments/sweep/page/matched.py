@@ -5,9 +5,11 @@ from typing import Any
 
 import polars as pl
 
-from weightsteer.audit import estimate, label, listed
+from weightsteer.audit.words import chips
+from weightsteer.audit.words import of as words_of
 from weightsteer.experiments.sweep.page.evidence import ARM, Evidence
-from weightsteer.report.cells import TONES, arm, bar, key, oriented, p_value, reach, rounded, small, unit
+from weightsteer.formatting import estimate, listed
+from weightsteer.report.cells import arm, bar, key, oriented, p_value, reach, rounded, small, unit
 from weightsteer.report.charts import Series
 
 OFF = 0.25
@@ -165,7 +167,7 @@ def _arm(
     if not line["usable"] or found.is_empty():
         return {**cells, "usable": False}
     effect = found.row(0, named=True)
-    words = label(effect)
+    words = words_of(effect)
     along = oriented(effect, "discrimination", sign)
     cells |= {
         "alpha": None if line["status"] == "fixed" else rounded(line["alpha_star"]),
@@ -177,19 +179,19 @@ def _arm(
         "bias": estimate(effect, "bias"),
         "bar": bar(along, far),
         "seeds": effect["seeds"],
-        "label": words,
-        "tone": TONES.get(words, "plain"),
+        "label": words.label,
+        "tone": words.tone,
         "reference": (one.method, one.adapter) == evidence.reference,
         "difference": None,
     }
     if versus is not None and versus["reason"] is None:
-        words = str(versus["verdict"]).split(":", 1)[0]
+        compared, tone = chips(versus)
         cells |= {
             "difference": estimate(versus, "difference"),
             "holm": p_value(versus["holm"]),
             "mde": "–" if versus["mde"] is None else f"{versus['mde']:.2f}",
-            "versus": words,
-            "versus_tone": TONES.get(words, "plain"),
+            "versus": compared,
+            "versus_tone": tone,
         }
     return cells
 

@@ -6,17 +6,8 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from weightsteer.audit import (
-    estimate,
-    headline,
-    headline_strengths,
-    intervention,
-    label,
-    listed,
-    number,
-    share,
-    signed,
-)
+from weightsteer.audit import headline, headline_strengths, intervention
+from weightsteer.audit.words import of as words_of
 from weightsteer.experiments.sweep.page.audit import cosine_table, followed, in_short, matrices, verdicts
 from weightsteer.experiments.sweep.page.controls import control_tables, meanings, without_strength
 from weightsteer.experiments.sweep.page.costs import cost_tables
@@ -26,7 +17,8 @@ from weightsteer.experiments.sweep.page.evidence import Evidence
 from weightsteer.experiments.sweep.page.families import comparisons, price
 from weightsteer.experiments.sweep.page.figures import SCOPE, Figure
 from weightsteer.experiments.sweep.page.matched import matched_tables, not_usable, told_apart
-from weightsteer.report.cells import TONES, bar, key, reach
+from weightsteer.formatting import estimate, listed, number, share, signed
+from weightsteer.report.cells import bar, key, reach
 from weightsteer.report.charts import Series, series, short_module
 from weightsteer.report.svg import legend
 from weightsteer.report.templates import rendered
@@ -203,7 +195,7 @@ def _embedded(figure: Figure, shown: Sequence[Series]) -> dict[str, Any]:
 
 def _line(line: dict[str, Any], seeds: pl.DataFrame, reach: float, evidence: Evidence) -> dict[str, Any]:
     """One strength, ready to print."""
-    words = label(line)
+    words = words_of(line)
     own = seeds.filter(pl.col("alpha") == line["alpha"]).sort("seed")["discrimination"].to_list()
     base = line["alpha"] == 0
     discrimination = estimate(line, "discrimination")
@@ -211,8 +203,8 @@ def _line(line: dict[str, Any], seeds: pl.DataFrame, reach: float, evidence: Evi
     return {
         "alpha": line["alpha"],
         "base": base,
-        "label": words,
-        "tone": TONES.get(words, "plain"),
+        "label": words.label or "base",
+        "tone": words.tone,
         "value": value,
         "interval": discrimination.removeprefix(value).strip(),
         "discrimination": discrimination,

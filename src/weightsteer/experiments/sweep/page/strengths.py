@@ -6,7 +6,7 @@ import polars as pl
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
-from weightsteer.audit import signed
+from weightsteer.formatting import signed
 from weightsteer.report.cells import unit
 from weightsteer.stats import MATCHED
 
