@@ -5,6 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
+from weightsteer.controls.seeds import SEED_STEP
+
 
 def synthetic(
     *,
@@ -26,6 +28,7 @@ def synthetic(
     method: str = "weight",
     adapter: str = "lora",
     evaluation: str = "dilemmas",
+    control_of: str = "lora",
 ) -> pl.DataFrame:
     """Rows of a vector with effects per unit of α, in nats: one item per label in each cluster.
 
@@ -67,4 +70,10 @@ def synthetic(
                     )
                 )
     names = ["model", "behavior", "method", "adapter", "seed", "alpha", "eval", "item", "cluster", "label"]
-    return pl.DataFrame(rows, schema=[*names, "logratio", "pmass", "low_pmass"], orient="row")
+    frame = pl.DataFrame(rows, schema=[*names, "logratio", "pmass", "low_pmass"], orient="row")
+    control = method == "control"
+    return frame.with_columns(
+        control=pl.lit(adapter.removeprefix(f"{control_of}-") if control else None, pl.String),
+        control_of=pl.lit(control_of if control else None, pl.String),
+        draw=pl.col("seed") // SEED_STEP if control else pl.lit(None, pl.Int64),
+    )

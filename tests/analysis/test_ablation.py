@@ -139,6 +139,7 @@ def test_draws_of_several_training_seeds_are_told_apart(folder):
     """Ten draws of one training are not ten trainings: the table must count both."""
     one = found(folder)
     shift = {name: getattr(one, name).with_columns(seed=pl.col("seed") + 1) for name in ("rows", "damage", "parts")}
+    shift["parts"] = shift["parts"].with_columns(trained=pl.col("trained") + 1)
     lines = table(Measured.joined([one, Measured(**shift)]), resamples=200)
     assert set(one.rows["seed"]) == {0, draw_seed(0, 1)}
     assert lines["seeds"].unique().to_list() == [2]

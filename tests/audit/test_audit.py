@@ -162,9 +162,9 @@ def test_headline_names_every_evaluation_and_both_directions() -> None:
 
 def test_only_a_random_control_is_called_random():
     """A vector of Yes named "a random vector" in the first sentences would pass for chance."""
-    names = {"method": "control", "behavior": "honesty", "adapter": "lora-yes"}
+    names = {"method": "control", "behavior": "honesty", "adapter": "lora-yes", "control": "yes"}
     assert intervention(names) == "the control lora-yes"
-    assert "random vector" in intervention({**names, "adapter": "lora-random"})
+    assert "random vector" in intervention({**names, "adapter": "lora-random", "control": "random"})
 
 
 def test_headline_strength_is_chosen_before_looking() -> None:

@@ -11,10 +11,10 @@ from vectors import made, vector_of
 from weightsteer import controls
 from weightsteer.audit import audit, covariates_of, nuisances, transfer
 from weightsteer.audit.cosines import cosines_with
-from weightsteer.audit.draws import UNFOLDED, folded, owner, owners, trained
+from weightsteer.audit.draws import UNFOLDED, folded, owners, trained
 from weightsteer.audit.rules import NEGLIGIBLE, SHOWN, carries
 from weightsteer.audit.words import carried
-from weightsteer.controls.seeds import draw_seed, training_seed
+from weightsteer.controls.seeds import draw_seed
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats import summarize
@@ -150,27 +150,22 @@ def test_names_follow_the_majority():
     assert one_label.select("verdict", "unjudged").row(0) == ("not_judged", ["dilemmas"])
 
 
-def test_a_control_belongs_to_the_longest_vector_that_its_name_begins_with():
+def test_a_control_belongs_to_the_vector_that_its_rows_name():
     """A control of the repaired vector beside the vector before the repair would be compared with the wrong one."""
-    names = ["lora", "lora-without-yes", "lo", None]
-    assert owner("lora-without-yes-random", names) == "lora-without-yes"
-    assert owner("lora-random", names) == "lora"
-    assert owner("dora-random", names) is None
-    assert owner(None, names) is None
-    parts = [synthetic(adapter=name, **QUIET) for name in ("lora", "lora-without-yes")]
-    parts += [synthetic(adapter=f"{name}-random", method="control", **QUIET) for name in ("lora", "lora-without-yes")]
+    names = ("lora", "lora-without-yes")
+    parts = [synthetic(adapter=name, **QUIET) for name in names]
+    parts += [synthetic(adapter=f"{name}-random", method="control", control_of=name, **QUIET) for name in names]
+    parts.append(synthetic(adapter="dora-random", method="control", control_of="dora", **QUIET))
     found = owners(pl.concat(parts)).select("adapter", "owner").rows()
     assert found == [("lora-random", "lora"), ("lora-without-yes-random", "lora-without-yes")]
+    with pytest.raises(WeightsteerError, match="earlier version"):
+        owners(pl.concat(parts).drop("control_of"))
     beside = audit(pl.concat(parts), resamples=100).controls
     assert set(beside.select("adapter", "reference_adapter").rows()) == set(found)
 
 
 def test_draws_know_their_training_seed():
     """Names of seeds are how rows tell; a wrong one pairs a draw with a vector that it was not made for."""
-    assert [training_seed(draw_seed(s, k), SEEDS) for s in SEEDS for k in range(12)] == [
-        s for s in SEEDS for _ in range(12)
-    ]
-    assert training_seed(1005, SEEDS) is None
     rows = pl.concat([synthetic(seeds=SEEDS, **QUIET), drawn([[0.0] * 3] * 3)])
     told = trained(rows, owners(rows))
     assert told.select("seed", "trained").rows() == [(s + 1000 * k, s) for k in range(3) for s in SEEDS]

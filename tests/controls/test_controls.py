@@ -237,7 +237,13 @@ def test_controls_stand_beside_their_vector_in_tables():
     assert u.method == "control"
     told = u.metadata
     assert [told[key] for key in ("behavior", "adapter", "seed")] == ["candour", "lora-layer-permuted", 9]
-    assert told["control"] == {"kind": "layer-permuted", "of": v.digest, "of_seed": 5}
+    assert told["control"] == {
+        "kind": "layer-permuted",
+        "of": v.digest,
+        "of_adapter": "lora",
+        "of_seed": 5,
+        "draw": 0,
+    }
     assert told["operations"] == ["control layer-permuted with seed 9"]
     assert told["geometry"] is None
     assert v.method == "weight"

@@ -34,6 +34,12 @@ def test_tables_keep_controls_apart(tmp_path):
     assert control.method == "control"
     assert control.metadata["adapter"] == "lora-random"
     assert control.metadata["seed"] == 7
-    assert control.metadata["control"] == {"kind": "random", "of": v.digest, "of_seed": 0}
+    assert control.metadata["control"] == {
+        "kind": "random",
+        "of": v.digest,
+        "of_adapter": "lora",
+        "of_seed": 0,
+        "draw": 0,
+    }
     assert control.metadata["base"] == v.metadata["base"]
     assert v.method == "weight"

@@ -165,7 +165,13 @@ class ActivationVector:
             method="control",
             adapter=f"{self._metadata['adapter']}-random",
             seed=seed,
-            control={"kind": "random", "of": self.digest, "of_seed": self._metadata["seed"]},
+            control={
+                "kind": "random",
+                "of": self.digest,
+                "of_adapter": self._metadata["adapter"],
+                "of_seed": self._metadata["seed"],
+                "draw": 0,
+            },
         )
 
     def with_metadata(self, **changes: Any) -> "ActivationVector":

@@ -21,7 +21,6 @@ from transformers import PreTrainedTokenizerBase
 
 from weightsteer.analysis.parts import Part, PlanInput
 from weightsteer.analysis.parts.paths import Path
-from weightsteer.controls.seeds import training_seed
 from weightsteer.data.evals.base import Evaluation
 from weightsteer.data.evals.neutral import Text
 from weightsteer.errors import WeightsteerError
@@ -53,6 +52,7 @@ _PARTS = {
     "energy": pl.Float64,
     "modules": pl.Int64,
     "seed": pl.Int64,
+    "trained": pl.Int64,
     "note": pl.String,
 }
 
@@ -164,11 +164,18 @@ def _measured(
         own = int(given.vector.metadata["seed"])
         seed = own if part.draw is None else next(seed for draw, seed in given.seeds() if draw == part.draw)
         method = "weight" if part.draw is None else "control"
+        control = None
+        if part.draw is not None:
+            control = {"kind": "random", "of": given.vector.digest, "of_adapter": WHOLE, "draw": part.draw}
         labelled = vector.with_metadata(
-            method=method, adapter=part.key, seed=seed, behavior=given.vector.metadata["behavior"]
+            method=method,
+            adapter=part.key,
+            seed=seed,
+            behavior=given.vector.metadata["behavior"],
+            control=control,
         )
         made.append(labelled)
-        described.append(line | {"seed": seed})
+        described.append(line | {"seed": seed, "trained": own})
         if part.draw is None or part.draw < DAMAGED_DRAWS:
             harmed.append(labelled)
     frame = pl.DataFrame(described, schema=_PARTS)
@@ -223,7 +230,7 @@ SCHEMA = {
     "behavior": pl.String,
     "eval": pl.String,
     "alpha": pl.Float64,
-    **{name: kind for name, kind in _PARTS.items() if name not in ("seed",)},
+    **{name: kind for name, kind in _PARTS.items() if name not in ("seed", "trained")},
     **{f"{name}{end}": pl.Float64 for name in ("effect", "retained", "retained_of") for end in ("", "_low", "_high")},
     "p": pl.Float64,
     "mde": pl.Float64,
@@ -251,7 +258,6 @@ def table(measured: Measured, *, resamples: int = 2000) -> pl.DataFrame:
     rows = measured.rows
     if WHOLE not in rows["adapter"].unique():
         raise WeightsteerError("the whole vector is missing among the parts: nothing can be compared with it.")
-    trained = measured.parts.filter(pl.col("key") == WHOLE)["seed"].unique().to_list()
     strengths = sorted({abs(alpha) for alpha in rows["alpha"].unique() if alpha})
     lines = pl.concat([_effects(rows, WHOLE, strength, resamples) for strength in strengths])
     within = [key for key in measured.parts["of"].unique().sort() if key and key in rows["adapter"].unique()]
@@ -273,10 +279,9 @@ def table(measured: Measured, *, resamples: int = 2000) -> pl.DataFrame:
     mass = rows.group_by(on).agg(pl.mean("pmass"))
     lines = lines.join(mass, on=on, how="left").rename({"adapter": "key"})
     told = (
-        measured.parts.with_columns(
-            trained=pl.col("seed").map_elements(lambda seed: training_seed(seed, trained), return_dtype=pl.Int64)
+        measured.parts.group_by(
+            [name for name in _PARTS if name not in ("rank", "energy", "seed", "trained")], maintain_order=True
         )
-        .group_by([name for name in _PARTS if name not in ("rank", "energy", "seed")], maintain_order=True)
         .agg(
             pl.mean("rank"),
             pl.mean("energy"),

@@ -49,9 +49,13 @@ def beside_controls(
         at = arms.join(arms.filter(vector), on=["eval", "alpha"], how="semi", maintain_order="left")
         if not at.filter(own).height:
             continue  # the vector or all of its controls have no usable strength
-        tables.append(compare(part, at, reference=(of["owner_method"], of["owner"]), **options))
+        kinds = known.filter(place, owner=of["owner"], owner_method=of["owner_method"]).select("adapter", "control")
+        found = compare(part, at, reference=(of["owner_method"], of["owner"]), **options)
+        tables.append(found.join(kinds, on="adapter", how="left", maintain_order="left"))
     if not tables:
-        return pl.DataFrame(schema={**SCHEMA, "as_good": pl.Boolean, "draws": pl.Int64, "draws_as_good": pl.Int64})
+        return pl.DataFrame(
+            schema={**SCHEMA, "control": pl.String, "as_good": pl.Boolean, "draws": pl.Int64, "draws_as_good": pl.Int64}
+        )
     beside = _at_strengths(pl.concat(tables), means)
     reached = _reached(chosen, known, drawn)
     beside = beside.join(reached, on=_REACHED, how="left", nulls_equal=True, maintain_order="left")

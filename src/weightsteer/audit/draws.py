@@ -7,11 +7,10 @@ paired with them. Effects are means over rows, so that the effect of the average
 single training seed there is nothing to fold: the draws are the only chance there is, and stay.
 """
 
-from collections.abc import Iterable
-
 import polars as pl
 
-from weightsteer.controls.seeds import training_seed
+from weightsteer.controls.seeds import SEED_STEP
+from weightsteer.errors import WeightsteerError
 from weightsteer.stats.table import RATES
 
 VECTOR = ["model", "behavior", "method", "adapter"]
@@ -24,34 +23,32 @@ UNFOLDED = (
 """Columns of a summary that are no means over rows: those of the average over draws are not the average of theirs."""
 
 
-def owner(adapter: str | None, vectors: Iterable[str | None]) -> str | None:
-    """The adapter of the vector that a control with this adapter belongs to: the longest that its own begins with.
-
-    The longest, because the control ``lora-without-yes-random`` is one of ``lora-without-yes`` and not of ``lora``.
-    """
-    if adapter is None:
-        return None
-    own = [name for name in vectors if name and adapter.startswith(f"{name}-")]
-    return max(own, key=len, default=None)
-
-
 def owners(rows: pl.DataFrame) -> pl.DataFrame:
     """One line per control that has its vector in the rows, and per method that has it.
 
-    Columns: model, behavior, adapter (of the control), ``owner_method`` and ``owner`` (of the vector).
+    Columns: model, behavior, adapter (of the control), ``control`` (its kind), ``owner_method`` and ``owner`` (of the
+    vector).
+
+    Raises:
+        WeightsteerError: the rows have controls, and no columns that say of which vectors.
     """
-    names = rows.select(VECTOR).unique().sort(VECTOR, nulls_last=True)
-    found = []
-    for part in names.partition_by("model", "behavior", maintain_order=True):
-        vectors = part.filter(pl.col("method") != "control")
-        for line in part.filter(pl.col("method") == "control").iter_rows(named=True):
-            of = owner(line["adapter"], vectors["adapter"])
-            place = {name: line[name] for name in _CONTROL}
-            found += [
-                {**place, "owner_method": method, "owner": of}
-                for method in vectors.filter(pl.col("adapter") == of)["method"]
-            ]
-    return pl.DataFrame(found, schema=dict.fromkeys([*_CONTROL, "owner_method", "owner"], pl.String))
+    place = ["model", "behavior"]
+    controls = rows.filter(pl.col("method") == "control")
+    if missing := [name for name in ("control", "control_of", "draw") if name not in rows.columns]:
+        if controls.height:
+            raise WeightsteerError(
+                f"these rows have controls, but no columns {', '.join(missing)}: an earlier version wrote them. "
+                "Make the sweep again."
+            )
+        return pl.DataFrame(schema=dict.fromkeys([*_CONTROL, "control", "owner_method", "owner"], pl.String))
+    vectors = rows.filter(pl.col("method") != "control").select(*place, owner_method="method", owner="adapter").unique()
+    return (
+        controls.select(*_CONTROL, "control", owner="control_of")
+        .unique()
+        .join(vectors, on=[*place, "owner"], nulls_equal=True)
+        .select(*_CONTROL, "control", "owner_method", "owner")
+        .sort(*_CONTROL, "owner_method", nulls_last=True)
+    )
 
 
 def trained(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
@@ -65,18 +62,25 @@ def trained(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
         model, behavior, adapter and seed of each control with an owner, and ``trained``: the seed of the vector it was
         made for; its own seed where the vector has no such seed.
     """
-    seeds = rows.select(*VECTOR, "seed").unique().sort(*VECTOR, "seed", nulls_last=True)
-    of_vector = {key: group["seed"].drop_nulls().to_list() for key, group in seeds.group_by(VECTOR)}
-    controls = seeds.filter(pl.col("method") == "control").join(
-        known.unique(_CONTROL, maintain_order=True), on=_CONTROL, nulls_equal=True, maintain_order="left"
+    if known.is_empty():
+        return pl.DataFrame(schema=dict.fromkeys(_CONTROL, pl.String) | dict.fromkeys(["seed", "trained"], pl.Int64))
+    of_vector = rows.select(
+        *("model", "behavior"), owner_method="method", owner="adapter", _drawn_for=pl.col("seed").cast(pl.Int64)
+    ).unique()
+    controls = (
+        rows.filter(pl.col("method") == "control")
+        .select(*_CONTROL, pl.col("seed").cast(pl.Int64), pl.col("draw").fill_null(0))
+        .unique()
+        .with_columns(_drawn_for=pl.col("seed") - SEED_STEP * pl.col("draw"))
+        .join(known.unique(_CONTROL, maintain_order=True), on=_CONTROL, nulls_equal=True)
     )
-    lines = []
-    for line in controls.iter_rows(named=True):
-        own = of_vector.get((line["model"], line["behavior"], line["owner_method"], line["owner"]), [])
-        found = None if line["seed"] is None else training_seed(line["seed"], own)
-        place = {name: line[name] for name in (*_CONTROL, "seed")}
-        lines.append({**place, "trained": line["seed"] if found is None else found})
-    return pl.DataFrame(lines, schema=dict.fromkeys(_CONTROL, pl.String) | dict.fromkeys(["seed", "trained"], pl.Int64))
+    keys = ["model", "behavior", "owner_method", "owner", "_drawn_for"]
+    return (
+        controls.join(of_vector.with_columns(_there=True), on=keys, how="left", nulls_equal=True)
+        .with_columns(trained=pl.when(pl.col("_there")).then("_drawn_for").otherwise("seed"))
+        .select(*_CONTROL, "seed", "trained")
+        .sort(*_CONTROL, "seed", nulls_last=True)
+    )
 
 
 def many_draws(drawn: pl.DataFrame) -> pl.DataFrame:
@@ -101,7 +105,7 @@ def folded(rows: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
     stay, draws = (rows.join(several, how=how, **place) for how in ("anti", "semi"))  # type: ignore[arg-type]
     means = (
         draws.join(drawn, on=[*_CONTROL, "seed"], nulls_equal=True, maintain_order="left")
-        .with_columns(seed=pl.col("trained").cast(rows.schema["seed"]))
+        .with_columns(seed=pl.col("trained").cast(rows.schema["seed"]), draw=pl.lit(0, rows.schema["draw"]))
         .group_by(*(name for name in rows.columns if name not in averaged), maintain_order=True)
         .agg(pl.col(averaged).mean())
     )

@@ -48,7 +48,7 @@ def intervention(names: Mapping[str, Any]) -> str:
     """``the honesty vector (lora)``: an intervention in words, from its ``method``, ``behavior`` and ``adapter``."""
     kind = {"weight": "vector", "activation": "activation vector", "prompt": "prompt"}.get(names["method"])
     if names["method"] == "control":
-        random = str(names["adapter"]).endswith("-random")
+        random = names.get("control") == "random"
         return (
             f"a random vector of the same norms ({names['adapter']})" if random else f"the control {names['adapter']}"
         )

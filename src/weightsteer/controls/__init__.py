@@ -65,11 +65,12 @@ def get(kind: str) -> Kind:
     return registered[kind]
 
 
-def control(kind: str, vector: WeightVector, seed: int | None = None) -> WeightVector:
+def control(kind: str, vector: WeightVector, seed: int | None = None, draw: int = 0) -> WeightVector:
     """A control computed from the vector.
 
     Args:
         seed: of the draw; by default that of the vector. One that is not drawn keeps the seed of the vector.
+        draw: which draw for this vector it is, for the tables.
 
     Raises:
         WeightsteerError: an unknown kind, one that is not computed from a vector, or a vector it cannot be made of.
@@ -80,7 +81,8 @@ def control(kind: str, vector: WeightVector, seed: int | None = None) -> WeightV
     own = int(vector.metadata["seed"])
     chosen = own if seed is None or not found.drawn else seed
     told = f"control {kind}" + (f" with seed {chosen}" if found.drawn else "")
-    return _labelled(found, WeightVector(found.make(vector, chosen), vector.metadata), vector, chosen, told)
+    made = WeightVector(found.make(vector, chosen), vector.metadata)
+    return _labelled(found, made, vector, chosen, told, draw=draw)
 
 
 def draws(kind: str, vector: WeightVector, count: int = DRAWS) -> list[WeightVector]:
@@ -92,7 +94,7 @@ def draws(kind: str, vector: WeightVector, count: int = DRAWS) -> list[WeightVec
     if count < 1:
         raise WeightsteerError(f"{count} draws of a control: at least one is needed.")
     own = int(vector.metadata["seed"])
-    return [control(kind, vector, draw_seed(own, k)) for k in range(count if get(kind).drawn else 1)]
+    return [control(kind, vector, draw_seed(own, k), k) for k in range(count if get(kind).drawn else 1)]
 
 
 def one_branch(
@@ -172,14 +174,22 @@ def nuisance_name(vector: WeightVector) -> str:
     return str(told["control"]["kind"] if "control" in told else told["behavior"])
 
 
-def _labelled(kind: Kind, made: WeightVector, of: WeightVector, seed: int, told: str, suffix: str = "") -> WeightVector:
+def _labelled(
+    kind: Kind, made: WeightVector, of: WeightVector, seed: int, told: str, suffix: str = "", draw: int = 0
+) -> WeightVector:
     """With the behaviour of its vector and a name of its own: an average of both would hide either."""
     changes: dict[str, Any] = {
         "method": "control",
         "behavior": of.metadata["behavior"],
         "adapter": f"{of.metadata['adapter']}-{kind.name}{suffix}",
         "seed": seed,
-        "control": {"kind": kind.name, "of": of.digest, "of_seed": of.metadata["seed"]},
+        "control": {
+            "kind": kind.name,
+            "of": of.digest,
+            "of_adapter": of.metadata["adapter"],
+            "of_seed": of.metadata["seed"],
+            "draw": draw,
+        },
         "operations": [*made.metadata.get("operations", []), told],
     }
     if kind.made_from != "pairs":

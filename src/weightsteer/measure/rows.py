@@ -18,8 +18,15 @@ WHOSE = {
     "method": pl.String,
     "adapter": pl.String,
     "seed": pl.Int64,
+    "control": pl.String,
+    "control_of": pl.String,
+    "draw": pl.Int64,
 }
-"""Whose line it is: the first columns of every table of measurements."""
+"""Whose line it is: the first columns of every table of measurements.
+
+``control`` is the kind of a control, ``control_of`` the adapter of the vector it belongs to, and ``draw`` counts its
+draws from 0; all three are null for what is no control.
+"""
 
 SCHEMA = {
     **WHOSE,
@@ -51,10 +58,12 @@ class Scored:
 
 
 def identity(intervention: Intervention) -> dict[str, Any]:
-    """The values of `IDENTITY`."""
+    """The values of `WHOSE` but for the model."""
     metadata = intervention.metadata
     known = {"method": intervention.method, **{name: metadata.get(name) for name in ("behavior", "adapter", "seed")}}
-    return {name: known[name] for name in IDENTITY}
+    control = metadata.get("control") or {}
+    known |= {"control": control.get("kind"), "control_of": control.get("of_adapter"), "draw": control.get("draw")}
+    return {name: known[name] for name in WHOSE if name != "model"}
 
 
 def check_distinct(interventions: Sequence[Intervention]) -> None:
@@ -63,7 +72,7 @@ def check_distinct(interventions: Sequence[Intervention]) -> None:
         raise WeightsteerError("nothing to sweep: give at least one intervention.")
     seen: list[dict[str, Any]] = []
     for intervention in interventions:
-        own = identity(intervention)
+        own = {name: value for name, value in identity(intervention).items() if name in IDENTITY}
         if own in seen:
             raise WeightsteerError(
                 f"two interventions cannot be told apart in the result: both are {own}. Set `behavior`, "

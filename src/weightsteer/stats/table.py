@@ -69,7 +69,18 @@ def summarize(rows: pl.DataFrame, *, by_seed: bool = False, resamples: int = 10_
     schema = {name: known.schema[name] for name in [*keys, "alpha"]}
     frame = pl.DataFrame(lines, schema_overrides=schema, infer_schema_length=None)
     untyped = [name for name, kind in frame.schema.items() if kind == pl.Null]
-    return frame.with_columns(pl.col(untyped).cast(pl.Float64)).select(*front, pl.exclude(front))
+    frame = frame.with_columns(pl.col(untyped).cast(pl.Float64)).select(*front, pl.exclude(front))
+    return _with_controls(frame, known)
+
+
+def _with_controls(summary: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
+    """With ``control`` and ``control_of``, null for what is no control."""
+    names = ["control", "control_of"]
+    keys = ["model", "behavior", "method", "adapter"]
+    if not set(names) <= set(rows.columns):
+        return summary.with_columns(pl.lit(None, pl.String).alias(name) for name in names)
+    known = rows.select(*keys, *names).unique(keys, maintain_order=True)
+    return summary.join(known, on=keys, how="left", nulls_equal=True, maintain_order="left")
 
 
 def agreement(points: Array) -> float | None:

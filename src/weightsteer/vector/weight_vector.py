@@ -264,7 +264,13 @@ class WeightVector:
             method="control",
             adapter=f"{self._metadata['adapter']}-random",
             seed=seed,
-            control={"kind": "random", "of": self.digest, "of_seed": self._metadata["seed"]},
+            control={
+                "kind": "random",
+                "of": self.digest,
+                "of_adapter": self._metadata["adapter"],
+                "of_seed": self._metadata["seed"],
+                "draw": 0,
+            },
             geometry=None,
         )
 

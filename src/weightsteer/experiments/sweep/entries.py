@@ -147,7 +147,8 @@ def one_draw(entries: Sequence[Entry]) -> list[Entry]:
     once: dict[str, Entry] = {}
     for entry in entries:
         known: dict[str, Any] = identity(entry.intervention)
-        once.setdefault(digest_of({**known, "seed": None} if known["method"] == "control" else known), entry)
+        same = {**known, "seed": None, "draw": None} if known["method"] == "control" else known
+        once.setdefault(digest_of(same), entry)
     return list(once.values())
 
 

@@ -77,10 +77,11 @@ class Strengths(Stage):
         some = [entry.intervention for entry in one_draw(controls)]
         options = {name: self.settings[name] for name in MEASURE}
         measured = side_effects(*runner.model(self.model), some, at, **options)
-        place = ["method", "adapter", "seed", "sign"]
+        whose = ["method", "adapter", "seed", "control", "control_of", "draw"]
+        place = [*whose, "sign"]
         lines = [
             found.with_columns(
-                *(polars.lit(known[name], found.schema[name]).alias(name) for name in place[:-1]),
+                *(polars.lit(known[name], found.schema[name]).alias(name) for name in whose),
                 status=polars.when(polars.col("status") == "converged")
                 .then(polars.lit("fixed"))
                 .otherwise(polars.col("status")),

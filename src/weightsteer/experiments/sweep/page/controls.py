@@ -82,7 +82,7 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
     works = line["reference_effect_low"] is not None and line["reference_effect_low"] > 0
     return {
         "told": kind,
-        "kind": kind.removesuffix("-as-trained"),
+        "kind": line["control"],
         "eval": line["eval"],
         "arm": arm(line["sign"]),
         "n": line["n"],
