@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 CODE = [
     "analysis.ablation",
-    "analysis.parts",
+    "analysis.plans",
     "analysis.bases",
     "measure",
     "data.evals",
@@ -160,12 +160,12 @@ def measured(bench: Bench, plan: str, options: Options) -> Artifact:
     alphas = bench.lab.config.alphas
 
     def build(work: Path) -> None:
-        from weightsteer.analysis import parts
+        from weightsteer.analysis import plans
         from weightsteer.analysis.ablation import measure
         from weightsteer.data.evals.neutral import neutral_texts
 
         model, tokenizer = bench.lab.models.trained
-        given = parts.PlanInput(
+        given = plans.PlanInput(
             bench.steering,
             model,
             bench.basis,
@@ -175,7 +175,7 @@ def measured(bench: Bench, plan: str, options: Options) -> Artifact:
             options.draws,
             bench.compared,
         )
-        listed = list(parts.whole(given) if plan == "whole" else parts.parts(plan, given))
+        listed = list(plans.whole(given) if plan == "whole" else plans.ablations(plan, given))
         texts = neutral_texts(model)[: options.texts]
         evaluations = bench.evaluations()
         scratch = work / SCRATCH

@@ -7,15 +7,15 @@ finding. With one it is found in both, and contains a part of the vector by cons
 from collections.abc import Iterator
 
 from weightsteer.analysis import bases
-from weightsteer.analysis.parts.base import Part, PlanInput, plan
-from weightsteer.analysis.parts.projection import on_basis
+from weightsteer.analysis.plans.base import Ablation, PlanInput, register
+from weightsteer.analysis.plans.projection import on_basis
 from weightsteer.errors import WeightsteerError
 
 NAME = "shared"
 
 
-@plan(NAME)
-def shared(given: PlanInput) -> Iterator[Part]:
+@register("shared")
+def shared(given: PlanInput) -> Iterator[Ablation]:
     others = dict(given.others)
     if not others:
         raise WeightsteerError(
