@@ -11,8 +11,7 @@ from vectors import batch, logits, peft_logits
 
 from weightsteer import adapters
 from weightsteer.adapters import AdapterFolder
-from weightsteer.cli import POCKET_VERBS, VERBS
-from weightsteer.cli.parse import parse
+from weightsteer.cli.flags import parse
 from weightsteer.data import evals
 from weightsteer.data.behaviors import Behavior
 from weightsteer.data.evals.base import label_balance
@@ -98,8 +97,7 @@ def test_commands_in_the_pages_are_understood():
         for line in re.findall(r"^\$ weightsteer (.+)$", text, re.M):
             name, *arguments = shlex.split(line, comments=True)
             if name == "pocket":
-                parse(f"pocket {arguments[0]}", POCKET_VERBS[arguments[0]], arguments[1:])
-            else:
-                parse(name, VERBS[name], arguments)
+                name, *arguments = f"pocket {arguments[0]}", *arguments[1:]
+            parse(name, arguments)
             found += 1
     assert found >= 8

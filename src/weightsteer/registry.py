@@ -256,3 +256,6 @@ ACTIVATION: Registry[Any] = Registry("activation method", "activation", "weights
 BASES: Registry[Any] = Registry("basis", "bases", "weightsteer.analysis.bases")
 PLANS: Registry[Any] = Registry("plan", "plans", "weightsteer.analysis.plans")
 CONTROLS: Registry[Any] = Registry("control", "controls", "weightsteer.controls", "from_vector|from_branch|from_pairs")
+
+PACKAGES = frozenset(each.package for each in (ADAPTERS, EVALS, ACTIVATION, BASES, PLANS, CONTROLS))
+"""The packages whose modules are found by name, while the program runs."""

@@ -3,21 +3,26 @@
 import errno
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from adapters_of import random_adapter
 from runs import BEHAVIOR, finished_run, model_folder, tiny_config
 from tiny import random_lora, tiny
 
-from weightsteer.cli import INTERRUPTED, MISTAKE, POCKET_VERBS, VERBS, main, overview
+from weightsteer.cli import COMMANDS, INTERRUPTED, MISTAKE, commands, main, output, overview
 from weightsteer.experiments.sweep.config import COMPARED, RunConfig
+from weightsteer.models import load_model
+from weightsteer.runtime.executor import processes
 from weightsteer.runtime.store import Artifact
+from weightsteer.vector import WeightVector
 
 
 def run_json() -> Path:
@@ -33,33 +38,54 @@ def test_help_names_every_verb_and_loads_nothing_heavy() -> None:
     )
     run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == overview().strip()
-    assert all(f"\n  {verb} " in run.stdout for verb in [*VERBS, "pocket"])
+    assert all(f"\n  {command} " in run.stdout for command in COMMANDS)
 
 
-@pytest.mark.parametrize("verb", [*VERBS, *(f"pocket {verb}" for verb in POCKET_VERBS)])
-def test_each_verb_shows_an_example_that_parses(
-    verb: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_command_shows_an_example_that_parses(
+    name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An example that does not run is worse than none; help must not load torch to be read."""
+    """An example that does not run is worse than none."""
     with pytest.raises(SystemExit) as stopped:
-        main([*verb.split(), "--help"])
+        main([*name.split(), "--help"])
     assert stopped.value.code == 0
-    described = {**VERBS, **{f"pocket {name}": each for name, each in POCKET_VERBS.items()}}[verb]
-    assert described.example in " ".join(capsys.readouterr().out.split())
-    assert described.example.startswith(f"weightsteer {verb} ")
-    called: list[dict[str, Any]] = []
-    spied = type(described)(
-        described.summary,
-        described.example,
-        lambda **told: called.append(told),
-        described.knobs,
-        described.flags,
-    )
-    for table in (VERBS, POCKET_VERBS):
-        if table.get(verb.split()[-1]) is described:
-            monkeypatch.setitem(table, verb.split()[-1], spied)
-    assert main(described.example.split()[1:]) == 0
+    command = commands.named(name)
+    *_, example = str(command.__doc__).strip().splitlines()
+    assert example.strip() in " ".join(capsys.readouterr().out.split())
+    assert example.strip().startswith(f"weightsteer {name} ")
+    called: list[commands.Command] = []
+    monkeypatch.setattr(command, "__call__", lambda self: called.append(self))
+    assert main(example.split()[1:]) == 0
     assert len(called) == 1
+
+
+def flags_of(name: str, capsys: pytest.CaptureFixture[str]) -> set[str]:
+    with pytest.raises(SystemExit):
+        main([*name.split(), "--help"])
+    return set(re.findall(r"--[a-z][a-z-]*", capsys.readouterr().out))
+
+
+def test_help_shows_only_what_a_command_uses(capsys: pytest.CaptureFixture[str]) -> None:
+    """Somebody who measures a vector reads sixty flags of which half do nothing."""
+    shown = flags_of("eval", capsys)
+    assert {"--vector", "--evals", "--alphas", "--coeffs", "--behavior", "--adapter", "--seeds"} <= shown
+    assert not {"--lr", "--rank", "--samples", "--judge", "--generator", "--recipe"} & shown
+    assert not {"--alphas", "--evals", "--adapter", "--lr", "--budget"} & flags_of("data", capsys)
+    assert not {"--alphas", "--evals", "--budget"} & flags_of("train", capsys)
+    assert not {"--alphas", "--evals", "--resamples"} & flags_of("calibrate", capsys)
+
+
+@pytest.mark.parametrize("name", ["--help", "eval --help"])
+def test_the_package_is_a_command(name: str) -> None:
+    """`python -m weightsteer` works where the script is not on the path; help loads no model library."""
+    script = (
+        "import runpy, sys\n"
+        "try:\n    runpy.run_module('weightsteer', run_name='__main__')\n"
+        "except SystemExit as stop:\n    assert not stop.code, stop.code\n"
+        "assert not {'torch', 'transformers', 'polars', 'numpy'} & set(sys.modules)"
+    )
+    run = subprocess.run([sys.executable, "-c", script, *name.split()], capture_output=True, text=True, check=True)
+    assert "weightsteer" in run.stdout
 
 
 def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +97,7 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
         return SimpleNamespace(path=out, place=out)
 
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
-    monkeypatch.setattr("weightsteer.cli.verbs.replicate.show", lambda folder, place: None)
+    monkeypatch.setattr(output, "report", lambda folder, place: None)
 
     def configured(*flags: str) -> RunConfig:
         assert main(["replicate", *flags]) == 0
@@ -87,31 +113,33 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     config = configured("--no-control", "--judge", "none", "--eval", "dilemmas", "--out", "elsewhere")
     assert (config.control, config.generation.judge, config.evals) == (False, "none", ("dilemmas",))
     assert told["out"] == Path("elsewhere")
-    repeated = configured("--config", str(run_json()), "--seeds", "7")
-    assert repeated == tiny_config().model_copy(update={"seeds": (7,)})
+    for spelling in (["--config", str(run_json())], [f"--config={run_json()}"]):
+        repeated = configured(*spelling, "--seeds", "7")
+        assert repeated == tiny_config().model_copy(update={"seeds": (7,)})
+    assert configured("--coeffs", "3", "-3").alphas == (-3.0, 0.0, 3.0)
 
 
 def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--adapters all` is the comparison people ask for; on two cores it is to use both."""
     told: dict[str, Any] = {}
 
-    def stand_in(config: RunConfig, out: Path, workers: int) -> SimpleNamespace:
-        told.update(config=config, workers=workers)
+    def stand_in(config: RunConfig, out: Path, workers: int | None) -> SimpleNamespace:
+        told.update(config=config, executor=processes(workers, embedded=config.model == "pocket"))
         return SimpleNamespace(path=out, place=out)
 
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
-    monkeypatch.setattr("weightsteer.cli.verbs.sweep.show", lambda folder, place: None)
+    monkeypatch.setattr(output, "report", lambda folder, place: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     assert main(["sweep", "--adapters", "all", "--block-size", "4", "--delora-lambda", "2"]) == 0
     assert told["config"].adapter == COMPARED
     assert (told["config"].training.block_size, told["config"].training.delora_lambda) == (4, 2.0)
-    assert told["workers"] == 3
+    assert told["executor"].workers == 3
     assert told["config"].compare  # what the verb is for; --no-compare leaves it out
     # a model of another kind has the machine to itself: several copies of it would not fit
     assert main(["sweep", "--config", str(run_json()), "--adapter", "lora", "oft"]) == 0
-    assert (told["config"].adapter, told["workers"]) == (("lora", "oft"), 1)
+    assert (told["config"].adapter, told["executor"]) == (("lora", "oft"), None)
     assert main(["sweep", "--workers", "2"]) == 0
-    assert (told["config"].adapter, told["workers"]) == (("lora",), 2)
+    assert (told["config"].adapter, told["executor"].workers) == (("lora",), 2)
 
 
 def test_a_finished_run_is_shown_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -121,7 +149,7 @@ def test_a_finished_run_is_shown_again(capsys: pytest.CaptureFixture[str]) -> No
     assert "discrimination" in said.out
     assert said.out.splitlines()[-1].endswith("report.html")
     assert Path(said.out.splitlines()[-1]).is_file()
-    assert "kept from before" in said.err
+    assert "cached" in said.err
 
 
 def test_a_run_prints_its_own_table(
@@ -212,7 +240,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        ("replicat", ["unknown verb 'replicat'", "did you mean 'replicate'"]),
+        ("replicat", ["unknown command 'replicat'", "did you mean 'replicate'"]),
         ("pocket bild", ["'bild'", "did you mean 'build'"]),
         ("replicate --model pocke", ["unknown model 'pocke'", "did you mean 'pocket'"]),
         ("replicate --model ./nowhere", ["./nowhere"]),
@@ -261,7 +289,7 @@ def test_a_mistake_is_one_message_that_names_cause_and_next_step(
     """A traceback tells a newcomer that the program is broken, and nothing about what to do."""
     vector = finished_run() / "tiny/kind/lora/seed0/vector/vector.safetensors"
     line = arguments.format(files=files, vector=vector, run=f"--config {run_json()}")
-    extra = [] if "--out" in line or line.split()[0] not in VERBS else ["--out", str(tmp_path)]
+    extra = [] if "--out" in line or line.split()[0] not in COMMANDS else ["--out", str(tmp_path)]
     capsys.readouterr()
     assert main([*line.split(), *extra]) == MISTAKE
     said = capsys.readouterr().err
@@ -282,7 +310,7 @@ MEASURING = ("replicate", "sweep", "eval", "ablate", "subspace")
         ("--evals dilemmas={a}/rows.jsonl dilemmas={b}/rows.jsonl", ["{a}/rows.jsonl and", "'dilemmas'", "its own"]),
         ("--evals dilemmas sycophancy dilemmas", ["dilemmas is given twice"]),
         ("--evals {a}/rows.jsonl --data {b}/rows.jsonl", ["{b}/rows.jsonl would be lost", "leave out --data"]),
-        ("--evals {a}/rows.jsonl={b}/rows.jsonl", ["names two files", "before = stands an evaluation"]),
+        ("--evals {a}/rows.jsonl={b}/rows.jsonl", ["names two files", "before = stands the name of an evaluation"]),
     ],
 )
 def test_no_rows_are_dropped(
@@ -314,7 +342,7 @@ def test_no_other_vector_and_no_model_is_dropped(
     vector = finished_run() / "tiny/kind/lora/seed0/vector/vector.safetensors"
     line = ["ablate", "--config", str(run_json()), "--out", str(tmp_path), "--vector", str(vector)]
     assert main([*line, "--others", *others]) == MISTAKE
-    assert f"{others[0]} and {others[1]} would both be compared as 'v'" in capsys.readouterr().err
+    assert f"{others[0]} and {others[1]} would both be called 'v'" in capsys.readouterr().err
     ladder = [str(files / "other"), str(files / "c" / "other")]
     assert main(["gaming", "--out", str(tmp_path), "--workers", "1", "--ladder", *ladder]) == MISTAKE
     assert f"{ladder[0]} and {ladder[1]} of the ladder are both named 'other'" in capsys.readouterr().err
@@ -345,7 +373,7 @@ def test_a_disk_that_refuses_is_told_and_the_run_goes_on_later(
     assert "Traceback" not in said
     assert "--out" in said
     assert main(command) == 0
-    assert "pairs                  kept from before" in capsys.readouterr().err
+    assert "pairs                  cached" in capsys.readouterr().err
 
 
 def test_ctrl_c_says_how_to_go_on(
@@ -361,7 +389,7 @@ def test_ctrl_c_says_how_to_go_on(
     assert "Traceback" not in said
     assert "run the same command again to go on" in said
     assert main(command) == 0
-    assert "pairs                  kept from before" in capsys.readouterr().err
+    assert "pairs                  cached" in capsys.readouterr().err
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -369,3 +397,75 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.pairs", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(["data"])
+
+
+def test_everything_there_is_can_be_listed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names that are only found in the source are not found."""
+    monkeypatch.setattr(
+        "weightsteer.cli.catalogue.catalogue", lambda kind: [(f"a-{kind}", "one [line]", "weightsteer")]
+    )
+    assert main(["list", "evals", "plans"]) == 0
+    printed = capsys.readouterr().out
+    assert "a-evals" in printed
+    assert "a-plans" in printed
+    assert "one [line]" in printed
+    assert "a-models" not in printed
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert all(f"a-{kind}" in printed for kind in get_args(commands.Kind))
+
+
+def test_the_store_tells_what_it_holds_and_prunes_what_no_run_uses(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A disk that fills up in silence, or a prune that removes what runs still use, costs hours."""
+    out = tmp_path / "out"
+    shutil.copytree(finished_run(), out, symlinks=True)
+    folders = sorted(path for path in (out / ".store").iterdir() if path.name.startswith("branch-"))
+    (folders[0] / "training.json").write_text("")
+    folders[1].rename(folders[1].with_name(f"{folders[1].name}.partial"))
+    assert main(["store", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert "sweep" in printed
+    assert "damaged" in printed
+    assert "of these, --prune would remove: 2 artifacts" in printed
+    assert folders[0].exists(), "removed without --prune"
+    assert main(["store", "--out", str(out), "--prune"]) == 0
+    printed = capsys.readouterr().out
+    assert "to be removed: 2 artifacts" in printed
+    assert "freed" in printed
+    assert "sweep" not in printed, "what is kept is not listed as removed"
+    assert not folders[0].exists()
+    assert folders[2].exists()
+    assert main(["store", "--out", str(out)]) == 0
+    assert "--prune would remove: 0 artifacts" in capsys.readouterr().out
+    assert main(["store", "--out", str(tmp_path / "nowhere")]) == MISTAKE
+    assert "there is no folder" in capsys.readouterr().err
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_eval_files_its_report_under_what_it_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The report of a DeLoRA vector lay in a folder of LoRA, and replaced the report that was there."""
+    config = tiny_config()
+    model, _ = load_model(config.model)
+    folders = [random_adapter("delora", model, tmp_path / str(seed), seed=seed) for seed in (1, 2)]
+    vector = tmp_path / "vector.safetensors"
+    WeightVector.from_adapters(*folders, model, metadata={"behavior": "kind", "seed": 5}).save(vector)
+    out = tmp_path / "out"
+    line = ["eval", "--config", str(run_json()), "--vector", str(vector), "--out", str(out), "--prompts", "0"]
+    assert main(line) == 0
+    page = Path(capsys.readouterr().out.splitlines()[-1])
+    assert page.is_relative_to(out / "tiny" / "kind" / "delora")
+    run = json.loads((page.parent / "run.json").read_text())
+    assert (run["config"]["adapter"], run["config"]["seeds"]) == (["delora"], [5])
+    assert [(one["adapter"], one["seed"]) for one in run["vectors"]] == [("delora", 5)]
+    assert main([*line, "--limit", "8"]) == 0
+    other = Path(capsys.readouterr().out.splitlines()[-1])
+    assert other.parent != page.parent, "of other rows"
+    assert json.loads((page.parent / "run.json").read_text()) == run
+    for flags, expected in (
+        (["--adapter", "lora"], "made with delora, which --adapter contradicts"),
+        (["--seed", "4"], "made with seed 5, which --seeds contradicts"),
+    ):
+        assert main([*line, *flags]) == MISTAKE
+        assert expected in capsys.readouterr().err

@@ -14,21 +14,29 @@ from pathlib import Path
 import pytest
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.runtime.store import RECORD, SCRATCH, Artifact, Store, Unmade, code_digest, explain, fixed, safe_name
+from weightsteer.files import fixed, safe_name
+from weightsteer.runtime.store import RECORD, SCRATCH, Artifact, Provenance, Store, explain
+from weightsteer.versions import versions
 
 # Three stages in a chain; the middle one resumes from its scratch, as the generation of pairs does.
 PIPELINE = """
 import sys, time
 from pathlib import Path
-from weightsteer.runtime.store import SCRATCH, Store, write_atomically
+from weightsteer.files import write_atomically
+from weightsteer.runtime.store import Provenance
+from weightsteer.runtime.store import SCRATCH, Store
 
 def pipeline(root, pause=0.0):
     store = Store(root)
+    def stage(name, inputs, build, *upstream):
+        read = {"upstream": [each.digest for each in upstream]}
+        made = store.make(Provenance(name, inputs | read, (), tuple(each.folder for each in upstream)), build)
+        return store.link(made, Path("m/b", name))
     def numbers(work):
         (work / "inner").mkdir()
         (work / "numbers.txt").write_text("".join(f"{i}\\n" for i in range(50)))
         (work / "inner" / "more.bin").write_bytes(bytes(range(256)) * 40)
-    first = store.stage("numbers", {"n": 50}, [], numbers, Path("m/b/numbers"))
+    first = stage("numbers", {"n": 50}, numbers)
     def squares(work):
         scratch = work / SCRATCH
         scratch.mkdir(exist_ok=True)
@@ -42,10 +50,10 @@ def pipeline(root, pause=0.0):
         with (work / "squares.txt").open("w") as file:
             for piece in pieces:
                 file.write(piece.read_text() + "\\n")
-    second = store.stage("squares", {"of": first, "every": 5}, [], squares, Path("m/b/squares"))
+    second = stage("squares", {"every": 5}, squares, first)
     def total(work):
         (work / "total.txt").write_text(str(sum(map(int, (second.path / "squares.txt").read_text().split()))))
-    return store.stage("total", {"of": second}, [], total, Path("m/b/total"))
+    return stage("total", {}, total, second)
 
 if __name__ == "__main__":
     pipeline(Path(sys.argv[1]), float(sys.argv[2]))
@@ -64,6 +72,14 @@ def tree(root: Path) -> dict[str, bytes]:
     }
 
 
+def stage(
+    store: Store, name: str, inputs: dict[str, object], build: Callable[[Path], object], link: Path | None = None
+) -> Artifact:
+    """An artifact of a stage without code, under a link."""
+    made = store.make(Provenance(name, inputs, ()), lambda work: build(work) and None)
+    return store.link(made, link) if link else made
+
+
 def text(name: str = "a.txt", content: str = "x") -> Callable[[Path], None]:
     return lambda work: (work / name).write_text(content) and None
 
@@ -75,53 +91,14 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
     return tree(root)
 
 
-def test_looking_makes_nothing(tmp_path: Path) -> None:
-    """To see which vectors of a run are finished must not train one, whichever part of a run shares the store."""
-    store = Store(tmp_path)
-
-    def build(work: Path) -> None:
-        (work / "a").write_text("a")
-
-    with store.looking(), pytest.raises(Unmade):
-        store.stage("one", {}, [], build)
-    assert tree(tmp_path) == {}
-    made = store.stage("one", {}, [], build)
-    with store.looking():
-        assert store.stage("one", {}, [], build) == made
-    assert not made.cached
-    assert store.stage("two", {}, [], build).key != made.key  # it makes again after it
-
-
 def test_a_finished_stage_is_not_run_again(tmp_path: Path) -> None:
     """Without this, every second run repeats the training."""
-    first = Store(tmp_path).stage("data", {"seed": 1}, [], text())
-    again = Store(tmp_path).stage("data", {"seed": 1}, [], lambda work: pytest.fail("built twice"))
+    first = stage(Store(tmp_path), "data", {"seed": 1}, text())
+    again = stage(Store(tmp_path), "data", {"seed": 1}, lambda work: pytest.fail("built twice"))
     assert not first.cached
     assert again.cached
     assert again == first
     assert again.path == first.path
-
-
-def test_the_key_sees_inputs_stage_upstream_and_nothing_else(tmp_path: Path) -> None:
-    """A key that misses an input serves stale results; one that sees order or tuples reruns for nothing."""
-    store = Store(tmp_path)
-    made = store.stage("data", {"seed": 1, "knobs": [1.0, 2]}, [], text())
-    assert store.stage("data", {"knobs": (1.0, 2), "seed": 1}, [], text()).cached
-    assert not store.stage("data", {"seed": 2, "knobs": [1.0, 2]}, [], text()).cached
-    assert not store.stage("other", {"seed": 1, "knobs": [1.0, 2]}, [], text()).cached
-    same = store.stage("data", {"seed": 3}, [], text())
-    different = store.stage("data", {"seed": 4}, [], text(content="y"))
-    on = store.stage("train", {"data": made}, [], text())
-    assert store.stage("train", {"data": same}, [], text()).key == on.key, "equal bytes upstream, equal key"
-    assert store.stage("train", {"data": different}, [], text()).key != on.key
-
-
-def test_inputs_without_a_canonical_text_are_refused(tmp_path: Path) -> None:
-    """A path in a key ties the artifact to one machine; NaN equals nothing, not even itself."""
-    with pytest.raises(TypeError, match="JSON value"):
-        Store(tmp_path).stage("data", {"file": tmp_path}, [], text())
-    with pytest.raises(ValueError, match="JSON"):
-        Store(tmp_path).stage("data", {"lr": float("nan")}, [], text())
 
 
 def test_the_record_tells_lineage_and_no_place_or_time(tmp_path: Path) -> None:
@@ -138,7 +115,7 @@ def test_the_record_tells_lineage_and_no_place_or_time(tmp_path: Path) -> None:
 @pytest.mark.parametrize("damage", ["truncated", "flipped", "missing", "record", "not a folder"])
 def test_a_damaged_artifact_is_made_again(tmp_path: Path, damage: str) -> None:
     """A truncated adapter that counts as finished would poison everything made from it."""
-    path = Store(tmp_path).stage("data", {}, [], text(content="hello"), Path("m/data")).path
+    path = stage(Store(tmp_path), "data", {}, text(content="hello"), Path("m/data")).path
     before = tree(tmp_path)
     if damage == "truncated":
         os.truncate(path / "a.txt", 2)
@@ -151,7 +128,7 @@ def test_a_damaged_artifact_is_made_again(tmp_path: Path, damage: str) -> None:
     else:
         os.rename(path, tmp_path / "aside")
         path.write_text("")
-    again = Store(tmp_path).stage("data", {}, [], text(content="hello"), Path("m/data"))
+    again = stage(Store(tmp_path), "data", {}, text(content="hello"), Path("m/data"))
     assert not again.cached
     assert {name: data for name, data in tree(tmp_path).items() if not name.startswith("aside")} == before
 
@@ -181,7 +158,7 @@ def test_killed_at_every_step_ends_with_the_same_bytes(tmp_path: Path, undisturb
                 os._exit(0)
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
 
-    code_digest(())  # what is remembered within a process would otherwise be traced in each child
+    versions()  # what is remembered within a process would otherwise be traced in each child
     chance = random.Random(0)
     at, kills = 1, 0
     while run_and_die(root := tmp_path / str(at), at):
@@ -224,8 +201,8 @@ def test_an_interrupted_builder_goes_on_from_its_scratch_and_from_nothing_else(t
 
     store = Store(tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        store.stage("data", {}, [], interrupted)
-    made = store.stage("data", {}, [], resumed)
+        stage(store, "data", {}, interrupted)
+    made = stage(store, "data", {}, resumed)
     assert sorted(path.name for path in made.path.iterdir()) == [RECORD, "whole"]
 
 
@@ -242,7 +219,7 @@ def test_two_processes_share_one_root(tmp_path: Path, undisturbed: dict[str, byt
 def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path) -> None:
     """ENOSPC in the middle of a stage: a message, finished stages kept, the same command goes on later."""
     store = Store(tmp_path)
-    first = store.stage("data", {}, [], text())
+    first = stage(store, "data", {}, text())
 
     def full(work: Path) -> None:
         (work / SCRATCH).mkdir(exist_ok=True)
@@ -251,9 +228,11 @@ def test_a_full_disk_says_so_and_loses_nothing(tmp_path: Path) -> None:
             file.write("x")
 
     with pytest.raises(WeightsteerError, match=r"disk .* is full \(while working on 'train'\).*--out"):
-        store.stage("train", {"data": first}, [], full)
-    assert store.stage("data", {}, [], text()).cached
-    made = store.stage("train", {"data": first}, [], lambda w: text()(w) if (w / SCRATCH / "piece").exists() else None)
+        stage(store, "train", {"data": first.digest}, full)
+    assert stage(store, "data", {}, text()).cached
+    made = stage(
+        store, "train", {"data": first.digest}, lambda w: text()(w) if (w / SCRATCH / "piece").exists() else None
+    )
     assert (made.path / "a.txt").exists()
 
 
@@ -272,7 +251,7 @@ def test_errors_of_the_writing_libraries_are_recognised(tmp_path: Path) -> None:
 
     for write in (parquet, safetensors):
         with pytest.raises(WeightsteerError, match="full"):
-            Store(tmp_path).stage("x", {"writer": write.__name__}, [], write)
+            stage(Store(tmp_path), "x", {"writer": write.__name__}, write)
 
 
 @pytest.mark.parametrize("code", [errno.EACCES, errno.EROFS, errno.EPERM])
@@ -283,7 +262,7 @@ def test_refused_permission_says_what_to_do(tmp_path: Path, code: int) -> None:
         raise OSError(code, os.strerror(code), str(work / "a"))
 
     with pytest.raises(WeightsteerError, match=r"permission refused.*data.*--out"):
-        Store(tmp_path).stage("data", {}, [], refused)
+        stage(Store(tmp_path), "data", {}, refused)
 
 
 def test_a_root_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
@@ -298,62 +277,28 @@ def test_a_users_folder_is_never_replaced_by_a_link(tmp_path: Path) -> None:
     (tmp_path / "m" / "data").mkdir(parents=True)
     (tmp_path / "m" / "data" / "mine").write_text("precious")
     with pytest.raises(WeightsteerError, match="move it away"):
-        Store(tmp_path).stage("data", {}, [], text(), Path("m/data"))
+        stage(Store(tmp_path), "data", {}, text(), Path("m/data"))
     assert (tmp_path / "m" / "data" / "mine").read_text() == "precious"
 
 
 def test_mistakes_of_a_builder_are_not_dressed_up(tmp_path: Path) -> None:
     """A bug must show its traceback; a message of ours must pass unchanged."""
     with pytest.raises(ZeroDivisionError):
-        Store(tmp_path).stage("data", {}, [], lambda work: print(1 / 0))
+        stage(Store(tmp_path), "data", {}, lambda work: print(1 / 0))
     with pytest.raises(WeightsteerError, match=r"^say this$"):
-        Store(tmp_path).stage("data", {}, [], lambda work: (_ for _ in ()).throw(WeightsteerError("say this")))
+        stage(Store(tmp_path), "data", {}, lambda work: (_ for _ in ()).throw(WeightsteerError("say this")))
     assert explain(ValueError("no"), tmp_path, "x") is None
 
 
 def test_the_link_follows_the_last_run_and_survives_moving_the_root(tmp_path: Path) -> None:
     """An absolute link breaks when the folder is copied to another machine; a stale one shows old results."""
     store = Store(tmp_path / "a")
-    store.stage("data", {"seed": 1}, [], text(content="one"), Path("m/seed/data"))
-    store.stage("data", {"seed": 2}, [], text(content="two"), Path("m/seed/data"))
+    stage(store, "data", {"seed": 1}, text(content="one"), Path("m/seed/data"))
+    stage(store, "data", {"seed": 2}, text(content="two"), Path("m/seed/data"))
     assert (tmp_path / "a/m/seed/data/a.txt").read_text() == "two"
-    store.stage("data", {"seed": 1}, [], text(content="one"), Path("m/seed/data"))
+    stage(store, "data", {"seed": 1}, text(content="one"), Path("m/seed/data"))
     os.rename(tmp_path / "a", tmp_path / "b")
     assert (tmp_path / "b/m/seed/data/a.txt").read_text() == "one"
-
-
-def test_code_digest_follows_imports_and_only_those(tmp_path: Path) -> None:
-    """A stage whose code changed must run again; one whose code did not change must not."""
-    files = {
-        "__init__.py": "",
-        "errors.py": "",
-        "terms.py": "A = 1",
-        "vector.py": "from weightsteer.terms import A",
-        "sweep.py": "def f():\n    from .vector import A\n",
-        "evals/__init__.py": "import pkgutil",
-        "evals/one.py": "import weightsteer.errors",
-        "stages.py": "def a():\n    import weightsteer.terms\n\ndef b():\n    return 1\n",
-    }
-    for name, content in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(content)
-
-    def digests() -> dict[str, str]:
-        code_digest.cache_clear()
-        return {name: code_digest((name,), tmp_path) for name in ("sweep", "evals", "stages:a", "stages:b")}
-
-    def changed(name: str, content: str) -> set[str]:
-        before = digests()
-        (tmp_path / name).write_text(content)
-        after = digests()
-        return {stage for stage in before if before[stage] != after[stage]}
-
-    assert changed("terms.py", "A = 2") == {"sweep", "stages:a"}
-    assert changed("evals/one.py", "B = 1") == {"evals"}
-    assert changed("errors.py", "C = 1") == set()
-    assert changed("stages.py", files["stages.py"].replace("return 1", "return 2")) == {"stages:b"}
-    with pytest.raises(ValueError, match="no module 'swep'"):
-        code_digest(("swep",), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +319,7 @@ def test_a_link_is_followed_once(tmp_path: Path) -> None:
         def build(work: Path) -> None:
             (work / "a.txt").write_text(text)
 
-        return store.stage("report", {"text": text}, [], build, link)
+        return stage(store, "report", {"text": text}, build, link)
 
     one = of("one")
     assert one.place == tmp_path / link
@@ -383,3 +328,45 @@ def test_a_link_is_followed_once(tmp_path: Path) -> None:
     assert path.read_text() == "one"
     assert (one.place, two.place) == (one.path, tmp_path / link)
     assert (two.place / "a.txt").read_text() == "two"
+
+
+def test_the_listing_tells_what_is_current_older_unfinished_and_damaged(tmp_path: Path) -> None:
+    """Nobody should wonder where the disk went; and what is pruned must never be what the next run would use."""
+    store = Store(tmp_path)
+    inputs = {"model": {"name": "pocket"}, "behavior": {"name": "honesty"}, "seed": 3}
+    kept = stage(store, "vector", inputs, text(content="x" * 1000), Path("pocket/vector"))
+    old = stage(store, "vector", {**inputs, "seed": 4}, text(), Path("pocket/old"))
+    record = json.loads((old.path / RECORD).read_text())
+    (old.path / RECORD).write_text(json.dumps({**record, "code": "of another version"}))
+    broken = stage(store, "vector", {**inputs, "seed": 5}, text(content="hello"))
+    os.truncate(broken.path / "a.txt", 2)
+
+    def interrupted(work: Path) -> None:
+        (work / "half").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage(store, "branch", {}, interrupted)
+    found = {one.path: one for one in store.listing()}
+    assert {path.name.split("-")[0]: one.state for path, one in found.items() if path.suffix} == {"branch": "partial"}
+    assert [found[each.path].state for each in (kept, old, broken)] == ["current", "older", "damaged"]
+    assert found[kept.path].made_from == "pocket, honesty, seed 3"
+    assert found[kept.path].bytes > 1000
+    assert found[kept.path].links == (tmp_path / "pocket/vector",)
+    gone = [one for one in found.values() if one.state != "current"]
+    assert store.prune(gone) == sum(one.bytes for one in gone)
+    assert [one.path for one in store.listing()] == [kept.path]
+    assert not (tmp_path / "pocket/old").is_symlink()
+    assert stage(store, "vector", inputs, lambda work: pytest.fail("made again")).cached
+
+
+def test_what_is_being_made_is_not_pruned(tmp_path: Path) -> None:
+    """Cleaning up in one terminal must not cost the hour that another is at."""
+    store = Store(tmp_path)
+
+    def build(work: Path) -> None:
+        (work / "a.txt").write_text("x")
+        (one,) = store.listing()
+        assert Store(tmp_path).prune([one]) == 0
+
+    assert (stage(store, "data", {}, build).path / "a.txt").exists()

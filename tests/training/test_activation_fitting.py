@@ -9,13 +9,15 @@ from torch import Tensor
 from vectors import batch
 
 import weightsteer as ws
-from weightsteer.activation import ActivationVector, choose_layer, fit
+from weightsteer.activation import ActivationVector
 from weightsteer.activation.methods import names
 from weightsteer.data.pairs import generate
 from weightsteer.errors import WeightsteerError
 from weightsteer.inference.capture import capture
 from weightsteer.models import decoder_layers
 from weightsteer.training import activation as fitting
+from weightsteer.training.activation import fit
+from weightsteer.training.layer_choice import choose_layer
 
 
 def planted(model, tokenizer) -> Tensor:

@@ -20,7 +20,6 @@ from vectors import batch, logits, same_weights, weights
 from weightsteer import adapters
 from weightsteer.adapters.folder import INITIAL
 from weightsteer.errors import WeightsteerError
-from weightsteer.runtime.store import code_digest
 from weightsteer.steering import steer
 from weightsteer.training import PRESETS, Recipe, TrainingRecord, train_branch
 from weightsteer.vector import WeightVector
@@ -209,29 +208,3 @@ class TestRecipes:
         """At LoRA's rate IA3 and DeLoRA do nothing: one rate for all compares how well it happens to fit."""
         lora = Recipe.load("paper").lr
         assert all(Recipe.load("paper", name).lr > 10 * lora for name in ("delora", "ia3"))
-
-
-def test_settings_of_a_family_are_its_own(tmp_path: Path) -> None:
-    """A changed rate of one family must not make the others train again."""
-    import shutil
-
-    import weightsteer
-
-    package = tmp_path / "weightsteer"
-    shutil.copytree(Path(weightsteer.__file__).parent, package, ignore=shutil.ignore_patterns("weights", "__pycache__"))
-
-    names = ("lora", "dora", "ia3")
-
-    def codes() -> dict[str, str]:
-        code_digest.cache_clear()
-        return {
-            name: code_digest(("experiments.sweep.stages:branch", "training", "models", f"adapters.{name}"), package)
-            for name in names
-        }
-
-    before = codes()
-    file = package / "adapters" / "ia3.py"
-    file.write_text(file.read_text(encoding="utf-8") + "\nCHANGED = True\n", encoding="utf-8")
-    after = codes()
-    code_digest.cache_clear()
-    assert {name for name in names if before[name] != after[name]} == {"ia3"}

@@ -11,8 +11,8 @@ from weightsteer.export import hub
 from weightsteer.export.checkpoint import CheckpointReport, export_merged
 from weightsteer.export.peft_folder import ExportReport, export_peft
 from weightsteer.export.realised import CastWarning
+from weightsteer.files import fixed
 from weightsteer.models import load_model
-from weightsteer.runtime.store import fixed
 from weightsteer.vector import WeightVector
 
 

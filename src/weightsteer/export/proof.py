@@ -23,9 +23,9 @@ from transformers.pytorch_utils import Conv1D
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import model_name, render_chat, weight_hash
-from weightsteer.runtime.store import versions
 from weightsteer.steering import steer
 from weightsteer.terms import Sum
+from weightsteer.versions import versions
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector

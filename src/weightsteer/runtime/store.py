@@ -1,11 +1,9 @@
 """Content-addressed artifacts: each stage of an experiment is made once per distinct input.
 
-A stage is keyed by everything that can change its bytes: its inputs (configuration and the content digests of
-the artifacts it reads), the source code it runs, and the versions of the numerical libraries. Layout under
-one root::
+Layout under one root::
 
     .store/<stage>-<key>/          finished, with artifact.json: inputs, lineage, digest of every file
-    .store/<stage>-<key>.partial/  being made; its scratch/ survives crashes, so that a builder can go on
+    .store/<stage>-<key>.partial/  being made; its scratch/ survives crashes, so that a build can go on
     .store/.locks/                 one lock per key: two processes never make the same artifact at once
     <model>/<behavior>/…           relative symbolic links for people, replaced atomically
 
@@ -14,45 +12,70 @@ is complete, whatever was killed when, and what is not finished is made again fr
 bytes.
 """
 
-import ast
 import errno
-import hashlib
 import json
 import os
 import re
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from weightsteer import __version__
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import digest_of, file_digest, flush
+from weightsteer.runtime.code import code_digest
+from weightsteer.versions import versions
 
-FORMAT = 1
-# A builder may keep finished pieces in workdir / SCRATCH; the finished artifact is without it.
+FORMAT = 2
 SCRATCH = "scratch"
+"""A build may keep finished pieces in ``work / SCRATCH``; the finished artifact is without it."""
 RECORD = "artifact.json"
 
-_PACKAGE = Path(__file__).parents[1]
-_NUMERICS = ("torch", "transformers", "peft")
-# What these do never reaches the bytes of an artifact: changing a message must not make anybody train again.
-_WITHOUT_EFFECT = {"errors", "progress", "runtime", "export"}
-# Templates and tables beside the code of a folder, which reach its artifacts as the code does.
-_TEXTS = {".jinja", ".css", ".yaml"}
+State = Literal["current", "older", "partial", "damaged"]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What an artifact is made from.
+
+    Attributes:
+        stage: the name of the stage.
+        inputs: the fields of the stage as JSON.
+        modules: the modules whose code it runs, with all that they reach.
+        upstream: the folders of the artifacts it reads, for the record; what counts is their content.
+    """
+
+    stage: str
+    inputs: Mapping[str, Any]
+    modules: tuple[str, ...]
+    upstream: tuple[str, ...] = ()
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """What is digested to the key."""
+        return {
+            "stage": self.stage,
+            "inputs": dict(self.inputs),
+            "code": code_digest(self.modules),
+            "versions": versions(),
+        }
 
 
 @dataclass(frozen=True)
 class Artifact:
     """A finished artifact.
 
-    ``digest`` covers names and bytes of its files: artifacts of equal digest are equal.
+    Attributes:
+        digest: covers names and bytes of its files: artifacts of equal digest are equal.
+        path: the folder with its files.
+        cached: it was there already.
+        link: the link for people that was set to it.
     """
 
     stage: str
@@ -63,26 +86,54 @@ class Artifact:
     link: Path | None = field(default=None, compare=False)
 
     @property
+    def folder(self) -> str:
+        """The name of its folder in the store."""
+        return self.path.name
+
+    @property
     def place(self) -> Path:
         """Where people look for it: the link, unless another run has made it lead elsewhere.
 
-        To be told, not to be read: it may lead elsewhere at any moment. The files are read at ``path``.
+        To be shown, not to be read: it may lead elsewhere at any moment. The files are read at ``path``.
         """
         return self.link if self.link is not None and _linked(self.link, self.path) else self.path
 
     def read_json(self, name: str) -> Any:
+        """The content of one of its JSON files."""
         return json.loads((self.path / name).read_text(encoding="utf-8"))
 
 
-class Unmade(Exception):
-    """A stage is not finished, and its store was only looked through."""
+@dataclass(frozen=True)
+class Stored:
+    """One folder of a store, as `Store.listing` finds it.
+
+    Attributes:
+        stage: name of the stage.
+        key: its key, or the part of it that the folder's name has.
+        bytes: size of its files.
+        state: ``current``, what the present program would make from these inputs; ``older``, made by another version
+            of the program or its libraries, and never used by this one; ``partial``, unfinished; ``damaged``, files
+            are missing or of another size than recorded.
+        made_from: its inputs in one line.
+        path: its folder.
+        links: the links for people that lead to it.
+    """
+
+    stage: str
+    key: str
+    bytes: int
+    state: State
+    made_from: str
+    path: Path
+    links: tuple[Path, ...]
 
 
 class Store:
-    """Artifacts below ``root``; see the module's text. Safe for several processes on one machine."""
+    """Artifacts below ``root``. Safe for several processes on one machine.
 
-    looks = False
-    """Whether it is only looked through, see `looking`."""
+    Raises:
+        WeightsteerError: the folder cannot be made or written.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
@@ -95,54 +146,71 @@ class Store:
                 f"cannot make the output folder '{root}': {error}. Choose another one with --out."
             ) from error
 
-    @contextmanager
-    def looking(self) -> Iterator[None]:
-        """Inside, a stage that is not finished raises :class:`Unmade` instead of being made."""
-        self.looks = True
-        try:
-            yield
-        finally:
-            self.looks = False
+    def find(self, provenance: Provenance) -> Artifact | None:
+        """The finished artifact of a provenance; None where there is none, or its bytes are not those recorded."""
+        key = _key(provenance)
+        with self._explained(provenance.stage):
+            return _finished(self._folder(provenance, key), provenance.stage, key)
 
-    def stage(
-        self,
-        name: str,
-        inputs: Mapping[str, Any],
-        code: Sequence[str],
-        build: Callable[[Path], None],
-        link: Path | None = None,
-    ) -> Artifact:
-        """Return the artifact of this stage for these inputs; make it when it does not exist or is damaged.
+    def make(self, provenance: Provenance, build: Callable[[Path], None]) -> Artifact:
+        """The artifact of a provenance, made by ``build(work)`` where it does not exist or is damaged.
 
-        ``inputs``: JSON values, and :class:`Artifact` for what the stage reads from earlier stages. ``code``:
-        modules of this package the stage runs (see :func:`code_digest`). ``build(workdir)`` writes the files;
-        the folder is empty except for what an interrupted build of the same key left in ``workdir /
-        SCRATCH``. ``link``: path relative to the root where people find the artifact.
-
-        Raises :class:`WeightsteerError` when the disk is full or the root is not writable; everything
-        finished stays, so the same command goes on from there.
+        Raises:
+            WeightsteerError: the disk is full or the root is not writable; everything finished stays, so the same
+                command goes on from there.
         """
-        plain = _plain(inputs)
-        code_hash = code_digest(tuple(sorted(code)))
-        recipe = {"format": FORMAT, "stage": name, "inputs": plain, "code": code_hash, "versions": versions()}
-        key = digest_of(recipe)
-        folder = self._objects / f"{name}-{key[:16]}"
-        with self._explained(name):
-            found = _finished(folder, name, key)
-            shown = None if link is None else self.root / link
-            if found and (shown is None or _linked(shown, folder)):
-                return replace(found, link=shown)
-            if self.looks and not found:
-                raise Unmade(name)
+        key = _key(provenance)
+        folder = self._folder(provenance, key)
+        with self._explained(provenance.stage):
+            if found := _finished(folder, provenance.stage, key):
+                return found
             with self._lock(folder.name):
-                found = _finished(folder, name, key)  # another process may have made it while we waited
-                record = {**recipe, "key": key, "upstream": _upstream(inputs)}
-                artifact = found or self._make(folder, record, build)
-                if shown is not None and not _linked(shown, folder):
-                    _relink(shown, folder)
-                return replace(artifact, link=shown)
+                # another process may have made it while we waited
+                return _finished(folder, provenance.stage, key) or self._make(folder, provenance, key, build)
 
-    def _make(self, folder: Path, record: dict[str, Any], build: Callable[[Path], None]) -> Artifact:
+    def link(self, artifact: Artifact, place: Path) -> Artifact:
+        """Set the link ``place``, relative to the root, to an artifact."""
+        shown = self.root / place
+        with self._explained(artifact.stage):
+            if not _linked(shown, artifact.path):
+                with self._lock(artifact.folder):
+                    _relink(shown, artifact.path)
+        return replace(artifact, link=shown)
+
+    def listing(self) -> list[Stored]:
+        """Everything in the store, the largest first."""
+        links: dict[Path, list[Path]] = {}
+        for path in _links(self.root):
+            links.setdefault((path.parent / os.readlink(path)).resolve(), []).append(path)
+        folders = (path for path in self._objects.iterdir() if path.is_dir() and path != self._locks)
+        found = [_stored(path, tuple(sorted(links.get(path.resolve(), ())))) for path in folders]
+        return sorted(found, key=lambda one: (-one.bytes, one.path.name))
+
+    def prune(self, entries: Iterable[Stored]) -> int:
+        """Remove these folders with the links that lead to them; the number of bytes that became free.
+
+        What another process is making at the moment is left alone.
+        """
+        freed = 0
+        for one in entries:
+            lock = FileLock(self._locks / f"{one.path.name.removesuffix('.partial')}.lock")
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                continue
+            try:
+                for link in one.links:
+                    link.unlink(missing_ok=True)
+                _remove(one.path)
+                freed += one.bytes
+            finally:
+                lock.release()
+        return freed
+
+    def _folder(self, provenance: Provenance, key: str) -> Path:
+        return self._objects / f"{provenance.stage}-{key[:16]}"
+
+    def _make(self, folder: Path, provenance: Provenance, key: str, build: Callable[[Path], None]) -> Artifact:
         partial = folder.with_name(f"{folder.name}.partial")
         damaged = folder.with_name(f"{folder.name}.damaged")
         _remove(damaged)
@@ -156,15 +224,24 @@ class Store:
         build(partial)
         shutil.rmtree(partial / SCRATCH, ignore_errors=True)
         files = _file_digests(partial)
-        record = {**record, "files": files, "digest": digest_of(files)}
+        digest = digest_of(files)
+        record = {
+            **provenance.content,
+            "format": FORMAT,
+            "modules": provenance.modules,
+            "upstream": provenance.upstream,
+            "key": key,
+            "files": files,
+            "digest": digest,
+        }
         (partial / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
         for name in (*files, RECORD):
-            _flush(partial / name)
+            flush(partial / name)
         for inner in sorted({(partial / name).parent for name in (*files, RECORD)}):
-            _flush(inner)
+            flush(inner)
         partial.rename(folder)
-        _flush(folder.parent)
-        return Artifact(record["stage"], record["key"], record["digest"], folder, cached=False)
+        flush(folder.parent)
+        return Artifact(provenance.stage, key, digest, folder, cached=False)
 
     @contextmanager
     def _lock(self, name: str) -> Iterator[None]:
@@ -183,7 +260,7 @@ class Store:
     def _explained(self, doing: str) -> Iterator[None]:
         try:
             yield
-        except (WeightsteerError, Unmade):
+        except WeightsteerError:
             raise
         except Exception as error:
             explanation = explain(error, self.root, doing)
@@ -215,133 +292,8 @@ def explain(error: BaseException, root: Path, doing: str) -> WeightsteerError | 
     return None
 
 
-@cache
-def versions() -> dict[str, str]:
-    """Versions of this package and of the libraries that do the arithmetic, read without importing them."""
-    found = {"weightsteer": __version__}
-    for package in _NUMERICS:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            found[package] = "not installed"
-    return found
-
-
-@cache
-def code_digest(modules: tuple[str, ...], package: Path = _PACKAGE) -> str:
-    """Digest of the source a stage runs: the named modules and all they import from this package.
-
-    Names are relative to the package: ``pairs``, ``adapters.lora``, ``evals`` (a folder named outright counts
-    with all its files, templates included), or ``stages:swept``, which is the function (or class) ``swept`` in
-    ``stages.py`` alone, so that stages described in one file do not invalidate each other. Found by reading the
-    files, without importing them.
-    """
-    texts: dict[str, str] = {}
-    todo = list(modules)
-    while todo:
-        name = todo.pop()
-        if name in texts or name.split(".")[0] in _WITHOUT_EFFECT:
-            continue
-        module, _, function = name.partition(":")
-        path = _source(module, package)
-        if path is None:
-            raise ValueError(f"no module {module!r} in {package}")
-        if name in modules and path.name == "__init__.py":
-            todo += [_module(file, package) for file in path.parent.rglob("*.py")]
-            texts |= {
-                file.relative_to(package).as_posix(): file.read_text(encoding="utf-8")
-                for file in path.parent.rglob("*")
-                if file.suffix in _TEXTS
-            }
-        text = path.read_text(encoding="utf-8")
-        tree: ast.AST = ast.parse(text)
-        if function:
-            kinds = (ast.FunctionDef, ast.ClassDef)
-            tree = next(n for n in ast.walk(tree) if isinstance(n, kinds) and n.name == function)
-            text = ast.get_source_segment(text, tree) or ""
-        texts[name] = text
-        todo += _imports(tree, module if path.name == "__init__.py" else module.rpartition(".")[0], package)
-    return digest_of(texts)
-
-
-def _imports(tree: ast.AST, parent: str, package: Path) -> list[str]:
-    """Modules of this package imported anywhere in ``tree``, the code of a module in package ``parent``."""
-    found = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = node.module or ""
-            if node.level:
-                here = ["weightsteer", *filter(None, parent.split("."))]
-                base = ".".join([*here[: len(here) - node.level + 1], *filter(None, [base])])
-            found += [base, *(f"{base}.{alias.name}" for alias in node.names)]
-    inside = [name.partition(".")[2] for name in found if name.startswith("weightsteer.")]
-    return [name for name in inside if _source(name, package)]
-
-
-def _source(module: str, package: Path) -> Path | None:
-    base = package.joinpath(*module.split("."))
-    return next((path for path in (base.with_suffix(".py"), base / "__init__.py") if path.is_file()), None)
-
-
-def _module(path: Path, package: Path) -> str:
-    parts = path.relative_to(package).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
-def safe_name(name: str) -> str:
-    """A model's or behaviour's name as one folder name: ``Qwen/Qwen3-0.6B`` becomes ``Qwen--Qwen3-0.6B``."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.replace("/", "--")).strip(".-") or "unnamed"
-
-
-def digest_of(value: Any) -> str:
-    """Digest of a JSON value's canonical text (NaN has none: ValueError): blake2b, 128 bits, hex."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
-
-
-def file_digest(path: Path) -> str:
-    """Digest of a file's bytes: blake2b, 128 bits, hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()
-
-
-def fixed(path: Path) -> Path:
-    """The path with the links of its folders followed.
-
-    The links for people lead to another artifact as soon as another run is done: what is read twice, once for a key
-    and once for its content, is read from the artifact itself.
-    """
-    return path.parent.resolve() / path.name
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is either absent, the old one or the new one, never half of it."""
-    fresh = path.with_name(f"{path.name}.partial")
-    fresh.write_bytes(content)
-    _flush(fresh)
-    fresh.replace(path)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Artifact):
-        return {"artifact": value.stage, "digest": value.digest}
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if value is None or isinstance(value, (str, int, float, bool)):
-        return value
-    raise TypeError(f"a stage's input is a JSON value or an Artifact, not {type(value).__name__}: {value!r}")
-
-
-def _upstream(value: Any) -> list[str]:
-    if isinstance(value, Artifact):
-        return [f"{value.stage}-{value.key[:16]}"]
-    inner = value.values() if isinstance(value, Mapping) else value
-    nested = inner if isinstance(value, (Mapping, list, tuple)) else ()
-    return sorted({name for each in nested for name in _upstream(each)})
+def _key(provenance: Provenance) -> str:
+    return digest_of({**provenance.content, "format": FORMAT})
 
 
 def _finished(folder: Path, name: str, key: str) -> Artifact | None:
@@ -349,12 +301,56 @@ def _finished(folder: Path, name: str, key: str) -> Artifact | None:
     try:
         record = json.loads((folder / RECORD).read_bytes())
         whole = record["key"] == key and all(
-            (folder / file).stat().st_size == told["size"] and file_digest(folder / file) == told["blake2b"]
-            for file, told in record["files"].items()
+            (folder / file).stat().st_size == known["size"] and file_digest(folder / file) == known["blake2b"]
+            for file, known in record["files"].items()
         )
     except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
         return None
     return Artifact(name, key, record["digest"], folder) if whole else None
+
+
+def _stored(path: Path, links: tuple[Path, ...]) -> Stored:
+    """What a folder holds; files are compared by size, not read."""
+    stage, _, key = path.name.removesuffix(".partial").removesuffix(".damaged").rpartition("-")
+    size = sum(each.stat().st_size for each in path.rglob("*") if each.is_file())
+    if path.suffix == ".partial":
+        return Stored(stage, key, size, "partial", "", path, links)
+    try:
+        record = json.loads((path / RECORD).read_bytes())
+        whole = all((path / name).stat().st_size == known["size"] for name, known in record["files"].items())
+        made_from, key = _summary(record["inputs"]), record["key"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Stored(stage, key, size, "damaged", "", path, links)
+    return Stored(stage, key, size, _state(record) if whole else "damaged", made_from, path, links)
+
+
+def _state(record: dict[str, Any]) -> State:
+    """Whether the program as it is now would use an artifact of this record."""
+    same = record.get("format") == FORMAT and record["versions"] == versions()
+    return "current" if same and code_digest(record["modules"]) == record["code"] else "older"
+
+
+_SUMMARISED = ("behavior", "adapter", "side", "evaluation", "kind", "plan", "seed")
+
+
+def _summary(inputs: dict[str, Any]) -> str:
+    """The inputs that tell one artifact from another for a person: the model, the behaviour, the family, the seed."""
+    model = inputs.get("model") or inputs.get("generator") or {}
+    named = [str(model["name"])] if isinstance(model, dict) and "name" in model else []
+    for name in _SUMMARISED:
+        value = inputs.get(name)
+        value = value.get("name") if isinstance(value, dict) else value
+        if isinstance(value, (str, int)):
+            named.append(f"seed {value}" if name == "seed" else str(value))
+    return ", ".join(named)
+
+
+def _links(root: Path) -> Iterator[Path]:
+    """The links for people below a root."""
+    for folder, names, files in os.walk(root):
+        if Path(folder) == root and ".store" in names:
+            names.remove(".store")
+        yield from (Path(folder, name) for name in (*names, *files) if Path(folder, name).is_symlink())
 
 
 def _linked(path: Path, folder: Path) -> bool:
@@ -384,12 +380,3 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
-
-
-def _flush(path: Path) -> None:
-    """Push a file or a folder to the disk: a rename must not reach it before the bytes it names."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -7,10 +7,10 @@ import pytest
 from tiny import tiny
 from vectors import vector_of
 
-from weightsteer.cli.main import main
+from weightsteer.cli import main
 from weightsteer.errors import WeightsteerError
-from weightsteer.experiments.ablation import stages
-from weightsteer.experiments.ablation.run import Options, ablate, subspace
+from weightsteer.experiments.ablation.config import Options
+from weightsteer.experiments.ablation.run import ablate, subspace
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.models import load_model
 
@@ -55,22 +55,16 @@ def test_a_users_vector_and_rows_come_out_as_a_page(given, tmp_path, capsys):
     assert lines["n"].unique().to_list() == [12]
 
 
-def test_what_was_measured_is_not_measured_again(given, tmp_path, monkeypatch):
+def test_what_was_measured_is_not_measured_again(given, tmp_path, capsys):
     """Another plan, or the same command again, costs only what is new."""
     options = Options((), (2,), 1, 2)
     one = ablate(config(given), tmp_path, options, ["norms"], vector=given / "v.safetensors")
-    made = []
-    own = stages.measured
-
-    def watched(bench, plan, chosen):
-        found = own(bench, plan, chosen)
-        made.append((plan, found.cached))
-        return found
-
-    monkeypatch.setattr("weightsteer.experiments.ablation.run.measured", watched)
+    capsys.readouterr()
     ablate(config(given), tmp_path, options, ["norms", "layers"], vector=given / "v.safetensors")
     again = ablate(config(given), tmp_path, options, ["norms"], vector=given / "v.safetensors")
-    assert made == [("whole", True), ("norms", True), ("layers", False), ("whole", True), ("norms", True)]
+    lines = [line.split() for line in capsys.readouterr().err.splitlines() if " parts-" in line]
+    found = [(line[2].removeprefix("parts-"), line[3] == "cached") for line in lines]
+    assert found == [("whole", True), ("norms", True), ("layers", False), ("whole", True), ("norms", True)]
     assert again.digest == one.digest
 
 

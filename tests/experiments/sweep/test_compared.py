@@ -12,14 +12,16 @@ from runs import tiny_config
 
 from weightsteer.cli import main
 from weightsteer.data.evals.neutral import Text, neutral_texts
-from weightsteer.experiments.sweep import arms, measures
-from weightsteer.experiments.sweep.arms import Arm, Arms, ends
+from weightsteer.experiments.stages.items import load_items
 from weightsteer.experiments.sweep.config import Calibration, RunConfig
-from weightsteer.experiments.sweep.lab import Lab, Models
-from weightsteer.experiments.sweep.replicate import baselines_of, labs, replicate
-from weightsteer.runtime.store import Store
+from weightsteer.experiments.sweep.entries import COMPUTED, Entry, headline_alphas
+from weightsteer.experiments.sweep.experiment import Family, SweepExperiment
+from weightsteer.experiments.sweep.measures import scored
+from weightsteer.experiments.sweep.replicate import replicate
+from weightsteer.experiments.sweep.trained import ACTIVATIONS, CONTROL_PAIRS
+from weightsteer.runtime import Runner, Store
 
-FEW = {name: arms.ACTIVATIONS[name] for name in ("diffmean", "diffmean-all")}
+FEW = {name: ACTIVATIONS[name] for name in ("diffmean", "diffmean-all")}
 BUDGET = Calibration(budget=0.05, tokens=4, statistic="mean")
 
 
@@ -33,7 +35,7 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The output folder of one comparison; its report has no page."""
     folder = tmp_path_factory.mktemp("compared")
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("weightsteer.experiments.sweep.arms.ACTIVATIONS", FEW)
+        patched.setattr("weightsteer.experiments.sweep.experiment.ACTIVATIONS", FEW)
         patched.setattr("weightsteer.data.evals.neutral.neutral_texts", some_texts)
         patched.setattr("weightsteer.measure.calibrate.prompts.neutral_texts", some_texts)
         with pytest.MonkeyPatch.context() as unwritten:
@@ -70,8 +72,8 @@ def test_every_control_stands_beside_its_vector(out: Path) -> None:
     controls = GIVEN["rows"].filter(method="control")
     assert {name.removeprefix("lora-") for name in controls["adapter"].unique()} == {
         "random",
-        *arms.COMPUTED,
-        *arms.CONTROL_PAIRS,
+        *COMPUTED,
+        *CONTROL_PAIRS,
         "positive-branch",
         "negative-branch",
     }
@@ -79,7 +81,7 @@ def test_every_control_stands_beside_its_vector(out: Path) -> None:
     assert drawn == [1, 2]  # all draws at the strengths that are compared
     assert set(controls["alpha"]) == {-1.0, 0.0, 1.0}
     assert set(GIVEN["cosines"]) == {("kind", "lora")}
-    assert set(GIVEN["cosines"]["kind", "lora"]) == set(arms.CONTROL_PAIRS)
+    assert set(GIVEN["cosines"]["kind", "lora"]) == set(CONTROL_PAIRS)
 
 
 def test_strengths_of_equal_side_effects_are_swept(out: Path) -> None:
@@ -159,7 +161,7 @@ def test_the_verb_shows_strengths_and_shares_them_with_a_sweep(out: Path, capsys
 )
 def test_controls_are_compared_at_the_headline_strengths(alphas: Any, expected: Any) -> None:
     """At a strength that the vector is not swept at a control is beside nothing."""
-    assert ends(alphas) == expected
+    assert headline_alphas(alphas) == expected
 
 
 def test_rows_that_ask_for_a_thought_are_guided(tmp_path: Path) -> None:
@@ -172,28 +174,33 @@ def test_rows_that_ask_for_a_thought_are_guided(tmp_path: Path) -> None:
     file = tmp_path / "mine.jsonl"
     file.write_text("\n".join(map(json.dumps, rows)))
     config = config.model_copy(update={"evals": (str(file),), "limit": None})
-    lab = Lab(config, Models(config), Store(tmp_path), config.behavior[0], "lora")
-    from weightsteer.errors import WeightsteerError
-    from weightsteer.experiments.sweep import stages
-
-    name, items = stages.items(lab, str(file))
-    prompts = arms.of_prompts(lab).load()
-    table = measures.scored(lab, [Arm(each.intervention, (1.0,)) for each in prompts[:1]], items, name)
+    experiment, runner = SweepExperiment(config), Runner(Store(tmp_path))
+    (items,) = experiment.items(experiment.families[0].behavior).values()
+    rows_of = load_items(runner.make(items), "mine")
+    prompts = experiment.entries(prompts_of(experiment), 0).load(runner)
+    chosen = [Entry(each.intervention, (1.0,)) for each in prompts[:1]]
+    table = scored(experiment.model, chosen, rows_of, runner)
     assert table.height == 8
     assert set(table["eval"]) == {"mine"}
+    from weightsteer.errors import WeightsteerError
     from weightsteer.measure import sweep
 
     with pytest.raises(WeightsteerError, match="asks for a thought"):
-        sweep(*lab.models.trained, prompts[0].intervention, measures.evaluation(items, name), [1])
+        sweep(*runner.model(experiment.model), prompts[0].intervention, rows_of, [1])
 
 
-def test_baselines_are_made_once_for_all_families(tmp_path: Path) -> None:
+def prompts_of(experiment: SweepExperiment) -> Family:
+    """The prompts of the one behaviour of an experiment."""
+    family = experiment.families[0]
+    return Family(family.behavior, family.adapter, family.lead, "prompt")
+
+
+def test_baselines_are_made_once_for_all_families() -> None:
     """Seven families are compared with the same activation vectors and prompts, made from the same pairs."""
-    found = baselines_of(labs(compared_config(adapter=("ia3", "lora")), tmp_path))
-    assert [lab.name for lab in found] == ["kind, activation", "kind, prompt"]
-    assert {lab.lead.adapter for lab in found} == {"ia3"}
-    assert baselines_of(labs(compared_config(compare=False), tmp_path)) == []
-    assert isinstance(arms.of_prompts(found[1]), Arms)
+    experiment = SweepExperiment(compared_config(adapter=("ia3", "lora")))
+    assert [family.name for family in experiment.baselines] == ["kind, activation", "kind, prompt"]
+    assert {family.lead for family in experiment.baselines} == {"ia3"}
+    assert SweepExperiment(compared_config(compare=False)).baselines == []
 
 
 DATA = public_data.DATA / "daily_dilemmas"
@@ -207,7 +214,7 @@ def test_the_published_dilemmas_go_the_whole_way(tmp_path: Path) -> None:
     """
     rows = f"dilemmas={DATA / 'honesty_pairs.jsonl'}"
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("weightsteer.experiments.sweep.arms.ACTIVATIONS", {"diffmean": FEW["diffmean"]})
+        patched.setattr("weightsteer.experiments.sweep.experiment.ACTIVATIONS", {"diffmean": FEW["diffmean"]})
         patched.setattr("weightsteer.data.evals.neutral.neutral_texts", some_texts)
         patched.setattr("weightsteer.measure.calibrate.prompts.neutral_texts", some_texts)
         report = replicate(compared_config(evals=(rows,), limit=8, draws=1), tmp_path)

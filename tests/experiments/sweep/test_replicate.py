@@ -20,9 +20,9 @@ from tiny import random_lora, tiny
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.sweep.config import RunConfig, Training
-from weightsteer.experiments.sweep.lab import ModelIdentity
 from weightsteer.experiments.sweep.replicate import difference, joined_report, pairs, replicate
-from weightsteer.runtime.store import Artifact
+from weightsteer.runtime import Artifact, ModelSpec
+from weightsteer.vector import WeightVector
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def tree(root: Path) -> dict[str, bytes]:
 def made(text: str) -> set[str]:
     """What a run had to make, from what it said: {"seed 0 pairs", …}."""
     lines = [line for line in text.splitlines() if line.startswith(("seed ", "all seeds"))]
-    return {" ".join(line[:34].split()) for line in lines if "kept from before" not in line}
+    return {" ".join(line[:34].split()) for line in lines if not line.endswith(" cached")}
 
 
 def test_a_run_leaves_rows_summary_report_and_links(finished: Path, config: RunConfig) -> None:
@@ -143,7 +143,7 @@ def test_killed_at_random_moments_ends_with_the_same_bytes(finished: Path, confi
     """kill -9 during generation, training, sweep or report must cost time only."""
     # A server that has imported everything and run nothing: its children start at once.
     context = multiprocessing.get_context("forkserver")
-    heavy = ("pairs", "training", "engine", "evals", "report", "vector")
+    heavy = ("data.pairs", "training", "measure", "data.evals", "report", "vector")
     context.set_forkserver_preload(
         ["weightsteer.experiments.sweep.replicate", *(f"weightsteer.{name}" for name in heavy)]
     )
@@ -223,11 +223,11 @@ def test_branches_of_different_families_and_checkpoints_make_a_vector(config: Ru
     folders = {"oft": (rotated, scaled), "full": (tmp_path / "tuned1", tmp_path / "tuned2")}
     for name, (plus, minus) in folders.items():
         (made,) = difference(config, tmp_path / "out", positive=plus, negative=minus)
-        told = " ".join((made.place / "vector.txt").read_text().split())
-        assert f", {name} on tiny, " in told
+        shown = " ".join(repr(WeightVector.load(made.path / "vector.safetensors")).split())
+        assert f", {name} on tiny, " in shown
         geometry = made.read_json("geometry.json")
         assert geometry["norm_positive"] > 0
-        assert geometry["reading"] in told
+        assert geometry["reading"] in shown
         (again,) = difference(config, tmp_path / "out", positive=plus, negative=minus)
         assert (again.cached, again.digest) == (True, made.digest)
 
@@ -280,11 +280,9 @@ def test_a_run_of_several_families_goes_on_where_it_was(
     capsys.readouterr()
     replicate(several(), tmp_path / "out", workers=2)
     said = capsys.readouterr().err
-    assert {
-        line for line in said.splitlines() if line.startswith("kind, ") and line.endswith(": kept from before")
-    } == {
-        "kind, lora, seed 0: kept from before",
-        "kind, ia3, seed 0: kept from before",
+    assert {line for line in said.splitlines() if line.startswith("kind, ") and line.endswith(": cached")} == {
+        "kind, lora, seed 0: cached",
+        "kind, ia3, seed 0: cached",
     }
     made_again = [line.split()[-3] for line in said.splitlines() if line.endswith(" s")]
     assert [name for name in made_again if name != "report"] == ["samples"]
@@ -304,9 +302,8 @@ def test_the_report_sets_families_side_by_side(compared: Path) -> None:
     assert table.index("</span>lora") < table.index("</span>ia3") < table.index("</span>full")
 
 
-def test_a_mistake_that_workers_meet_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A worker's exit code says nothing; the user must hear of the mistake as from one process."""
-    monkeypatch.setattr("weightsteer.experiments.sweep.replicate.work", lambda *_: None)  # all of them have failed
+def test_a_mistake_that_workers_meet_is_told(tmp_path: Path) -> None:
+    """The user must hear of a mistake in a worker as of one in this process."""
     wrong = several(training={**tiny_config().training.model_dump(), "block_size": 12}, adapter=("oft", "boft"))
     with pytest.raises(WeightsteerError, match="blocks of 12 do not divide"):
         replicate(wrong, tmp_path, workers=2)
@@ -333,11 +330,11 @@ def test_the_generator_is_part_of_the_data(config: RunConfig, tmp_path: Path) ->
 def test_a_model_is_known_by_its_content_not_by_its_place(config: RunConfig, tmp_path: Path) -> None:
     """Copied weights must not be trained again; changed weights must."""
     shutil.copytree(config.model, tmp_path / "a" / "tiny")
-    moved = ModelIdentity.of(str(tmp_path / "a" / "tiny"))
-    assert moved == ModelIdentity.of(config.model)
+    moved = ModelSpec.of(str(tmp_path / "a" / "tiny"))
+    assert moved == ModelSpec.of(config.model)
     weights = next((tmp_path / "a" / "tiny").glob("*.safetensors"))
     weights.write_bytes(weights.read_bytes()[:-1] + b"\x7f")
-    assert ModelIdentity.of(str(tmp_path / "a" / "tiny")) != moved
+    assert ModelSpec.of(str(tmp_path / "a" / "tiny")) != moved
 
 
 def test_reports_of_several_runs_can_be_joined(finished: Path, tmp_path: Path) -> None:

@@ -14,9 +14,9 @@ from weightsteer.analysis.plans.projection import WITHIN
 from weightsteer.audit import estimate, listed, number, signed
 from weightsteer.experiments.ablation.charts import CURVES, MAPS, module_map, rank_curves
 from weightsteer.experiments.ablation.reading import arms, most_aligned, ratio, sentences, verdicts, versions
+from weightsteer.files import write_atomically
 from weightsteer.report.svg import inline, side_by_side, to_png, to_svg
 from weightsteer.report.templates import rendered
-from weightsteer.runtime.store import write_atomically
 from weightsteer.stats import summarize
 
 CELLS = "single modules"

@@ -1,27 +1,18 @@
-"""From a configuration to the page: the vectors, their bases, the plans, and one table over all of them."""
+"""The ablation experiment: the vectors of a configuration, their bases, the plans, and one table over all of them."""
 
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from weightsteer.errors import WeightsteerError, same_name
-from weightsteer.experiments.ablation.stages import Bench, Options, alignment, measured, other_vector, page
-from weightsteer.experiments.sweep import stages
+from weightsteer.experiments.ablation.config import Options
+from weightsteer.experiments.ablation.report import AnalysisReport, VectorOf
+from weightsteer.experiments.ablation.stages import Ablations, Alignment, Subject
+from weightsteer.experiments.stages.vector import VectorFile
 from weightsteer.experiments.sweep.config import RunConfig
-from weightsteer.experiments.sweep.lab import Lab
-from weightsteer.experiments.sweep.replicate import labs
-from weightsteer.runtime.store import Artifact, file_digest, safe_name, versions
-
-BASES = ("activation-pca", "activation-pca@input", "activation-pca@both", "persona-contrast", "residual-write")
-"""What is projected on when no bases are named."""
-
-ALIGNED = (
-    *("activation-pca@both", "activation-pca-block", "persona-contrast@both", "task-difference@both"),
-    *("residual-write", "residual-read@input", "readout", "readout-weak", "weights-top@both", "weights-weak@both"),
-    *("suppressed", "amplified", "write-not-read"),
-)
-"""What alignment is told for when no bases are named."""
+from weightsteer.experiments.sweep.experiment import Family, SweepExperiment
+from weightsteer.files import safe_name
+from weightsteer.runtime import Artifact, Experiment, Stage, Step, Unit, run
 
 
 def ablate(
@@ -43,23 +34,7 @@ def ablate(
     Raises:
         WeightsteerError: an unknown plan, a mistake in the configuration or its files.
     """
-    every = labs(_single(config), out)
-    wanted = _plans(plans)
-    benches = _benches(every, _needs_pairs(options.bases) if {"projection"} & set(wanted) else False, vector, others)
-    several = any(bench.others for bench in benches)
-    if "shared" in wanted and not several:
-        if "all" not in plans:
-            raise WeightsteerError(
-                "the plan shared compares vectors of one base, and there is only one: give others with --others "
-                "FILE.safetensors, or run several seeds or adapter families."
-            )
-        wanted.remove("shared")
-        every[0].tell(f"{'':<10} plan shared left out: there is one vector, and it shares with others")
-    found: dict[str, list[Artifact]] = {}
-    for bench in benches:
-        made = [measured(bench, plan, options) for plan in ("whole", *wanted)]
-        found.setdefault(bench.lab.name, []).extend(made)
-    return _page(every, benches, found, {}, config, options, f"where-{'-'.join(plans)}")
+    return run(AblationExperiment(config, options, plans, vector, others), out)
 
 
 def subspace(
@@ -70,17 +45,151 @@ def subspace(
     Raises:
         WeightsteerError: an unknown basis, a mistake in the configuration or its files.
     """
-    every = labs(_single(config), out)
-    benches = _benches(every, _needs_pairs(options.bases), vector, others)
-    found: dict[str, list[Artifact]] = {}
-    for bench in benches:
-        found.setdefault(bench.lab.name, []).append(alignment(bench, options))
-    return _page(every, benches, {}, found, config, options, "subspace")
+    return run(SubspaceExperiment(config, options, vector, others), out)
 
 
-def _single(config: RunConfig) -> RunConfig:
-    """Without the arms of a comparison: only vectors are taken apart."""
-    return config.model_copy(update={"compare": False})
+class Analysis(Experiment):
+    """Vectors that are taken apart: those of a configuration, or one of a file.
+
+    Args:
+        vector: the file.
+        others: files of vectors to be compared with.
+
+    Raises:
+        WeightsteerError: one file for several behaviours or families, two files of one name.
+    """
+
+    def __init__(self, config: RunConfig, options: Options, vector: Path | None, others: Sequence[Path]) -> None:
+        # without what a comparison adds: only vectors are taken apart
+        self.sweep = SweepExperiment(config.model_copy(update={"compare": False}), vector)
+        self.config, self.options = config, options
+        if vector is not None and len(self.sweep.families) > 1:
+            raise WeightsteerError("one vector is of one behaviour and one adapter family: name one of each.")
+        if same := same_name((str(path), path.stem) for path in others):
+            raise WeightsteerError(
+                "{first} and {second} would both be called {name!r}, and one would be lost: rename one of the "
+                "files.".format(**same)
+            )
+        self._others = {path.stem: VectorFile.of(self.sweep.model, path, "--others") for path in others}
+        self.needs_pairs = False
+
+    def check(self) -> None:
+        self.sweep.check()
+
+    def first(self) -> Unit:
+        steps = {
+            place: Step(stage, place)
+            for family in self.sweep.families
+            for name, stage in self._items(family).items()
+            for place in [self.sweep.home_of(family) / f"items-{safe_name(name)}"]
+        }
+        home = self.sweep.home_of(self.sweep.families[0])
+        given = [Step(stage, home / f"other-{safe_name(name)}") for name, stage in self._others.items()]
+        return Unit("all seeds", (*steps.values(), *given), self.sweep.detailed)
+
+    def plan(self) -> list[tuple[Family, int]]:
+        """Every family with its seeds."""
+        return [(family, seed) for family in self.sweep.families for seed in self.sweep.seeds_of(family)]
+
+    def subject(self, family: Family, seed: int) -> Subject:
+        """One vector with what its analysis is made from: among others, the other vectors of its behaviour."""
+        beside = {
+            f"{other.adapter}, seed {its}": self.sweep.vector(other, its)
+            for other, its in self.plan()
+            if other.behavior.name == family.behavior.name and (other, its) != (family, seed)
+        }
+        pairs = self.sweep.pairs(family.behavior, seed) if self.needs_pairs else None
+        items = self._items(family)
+        others: dict[str, Stage] = {**beside, **self._others}
+        return Subject(self.sweep.model, self.sweep.vector(family, seed), pairs, items, others, seed)
+
+    def unit(self, family: Family, seed: int, stages: dict[str, Stage]) -> Unit:
+        """The vector of a family and seed, and what is made of it."""
+        steps = [*self.sweep.making(family, seed)[1]]
+        steps += [self.sweep.step(stage, family, seed, name) for name, stage in stages.items()]
+        return Unit(self.sweep.unit_name(family, seed), tuple(steps), self.sweep.detailed)
+
+    def report(
+        self, ablations: dict[str, tuple[Stage, ...]], alignments: dict[str, tuple[Stage, ...]], name: str
+    ) -> Step:
+        """The page over all vectors."""
+        sweep = self.sweep
+        vectors = tuple(
+            VectorOf(family.behavior.name, family.behavior.digest, family.adapter, seed, sweep.vector(family, seed))
+            for family, seed in self.plan()
+        )
+        config = self.config.model_copy(update={"seeds": sweep.seeds}).model_dump(mode="json")
+        stage = AnalysisReport(sweep.model, vectors, ablations, alignments, self.options, config, self.config.resamples)
+        return Step(stage, sweep.joined_home() / safe_name(name))
+
+    def _items(self, family: Family) -> dict[str, Stage]:
+        """The first evaluation of a behaviour is its own axis; others are measured when they are asked for."""
+        items = self.sweep.items(family.behavior)
+        return items if self.config.evals else dict(list(items.items())[:1])
+
+
+class AblationExperiment(Analysis):
+    """The plans, measured for every vector."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        options: Options,
+        plans: Sequence[str],
+        vector: Path | None = None,
+        others: Sequence[Path] = (),
+    ) -> None:
+        super().__init__(config, options, vector, others)
+        wanted = _plans(plans)
+        self.needs_pairs = "projection" in wanted and _needs_pairs(options.bases)
+        if "shared" in wanted and len(self.plan()) + len(self._others) < 2:
+            if "all" not in plans:
+                raise WeightsteerError(
+                    "the plan shared compares vectors of one base, and there is only one: give others with --others "
+                    "FILE.safetensors, or run several seeds or adapter families."
+                )
+            wanted.remove("shared")
+            print(f"{'':<10} plan shared left out: there is one vector, and the plan compares several", file=sys.stderr)
+        self.plans = ("whole", *wanted)
+        self.page_name = f"where-{'-'.join(plans)}"
+
+    def units(self) -> Sequence[Unit]:
+        return [
+            self.unit(family, seed, {f"parts-{plan}": stage for plan, stage in self._stages(family, seed).items()})
+            for family, seed in self.plan()
+        ]
+
+    def page(self) -> Step:
+        found: dict[str, tuple[Stage, ...]] = {}
+        for family, seed in self.plan():
+            found[family.name] = (*found.get(family.name, ()), *self._stages(family, seed).values())
+        return self.report(found, {}, self.page_name)
+
+    def _stages(self, family: Family, seed: int) -> dict[str, Stage]:
+        subject = self.subject(family, seed)
+        return {plan: Ablations(subject, plan, self.options, self.config.alphas) for plan in self.plans}
+
+
+class SubspaceExperiment(Analysis):
+    """The alignment of every vector with bases."""
+
+    def __init__(
+        self, config: RunConfig, options: Options, vector: Path | None = None, others: Sequence[Path] = ()
+    ) -> None:
+        super().__init__(config, options, vector, others)
+        self.needs_pairs = _needs_pairs(options.bases)
+
+    def units(self) -> Sequence[Unit]:
+        return [self.unit(family, seed, {"alignment": self._stage(family, seed)}) for family, seed in self.plan()]
+
+    def page(self) -> Step:
+        found: dict[str, tuple[Stage, ...]] = {}
+        for family, seed in self.plan():
+            found[family.name] = (*found.get(family.name, ()), self._stage(family, seed))
+        return self.report({}, found, "subspace")
+
+    def _stage(self, family: Family, seed: int) -> Stage:
+        return Alignment(self.subject(family, seed), self.options.bases, max(self.options.ranks))
 
 
 def _plans(plans: Sequence[str]) -> list[str]:
@@ -99,74 +208,3 @@ def _needs_pairs(names: Sequence[str]) -> bool:
     known = kinds()
     single = [one.strip() for name in names for one in name.partition("@")[0].split("&")]
     return any("pairs" in known[name].needs for name in single if name in known)
-
-
-def _benches(every: Sequence[Lab], needs_pairs: bool, vector: Path | None, others: Sequence[Path]) -> list[Bench]:
-    if vector is not None and len(every) > 1:
-        raise WeightsteerError("one vector is of one behaviour and one adapter family: name one of each.")
-    if same := same_name((str(path), path.stem) for path in others):
-        raise WeightsteerError(
-            "--others: {first} and {second} would both be compared as {name!r}, and one would be lost: give each once, "
-            "in a file that has a name of its own.".format(**same)
-        )
-    rows = {lab.name: dict(stages.items(lab, asked) for asked in lab.evals[: _most(lab)]) for lab in every}
-    made: list[tuple[Lab, int, Artifact]] = []
-    for lab in every:
-        if vector is not None:
-            made.append((lab, lab.seeds[0], stages.given_vector(lab, vector, lab.seeds[0])))
-            continue
-        for seed in lab.seeds:
-            data = stages.pairs(lab, seed)
-            positive, negative = (stages.branch(lab, data, side, seed) for side in ("positive", "negative"))
-            made.append((lab, seed, stages.vector(lab, positive, negative, seed)))
-    given = {path.stem: other_vector(every[0], path) for path in others}
-    benches = []
-    for lab, seed, artifact in made:
-        beside = {
-            f"{other.adapter}, seed {its}": its_vector
-            for other, its, its_vector in made
-            if other.behavior.name == lab.behavior.name and its_vector.digest != artifact.digest
-        }
-        pairs = stages.pairs(lab, seed) if needs_pairs else None
-        benches.append(Bench(lab, seed, artifact, pairs, rows[lab.name], beside | given))
-    return benches
-
-
-def _most(lab: Lab) -> int | None:
-    """The first evaluation of a behaviour is its own axis; others are measured when they are asked for."""
-    return None if lab.config.evals else 1
-
-
-def _page(
-    every: Sequence[Lab],
-    benches: Sequence[Bench],
-    measurements: dict[str, list[Artifact]],
-    alignments: dict[str, list[Artifact]],
-    config: RunConfig,
-    options: Options,
-    name: str,
-) -> Artifact:
-    first = every[0]
-    run: dict[str, Any] = {
-        "config": config.model_copy(update={"seeds": first.seeds}).model_dump(mode="json"),
-        "options": asdict(options),
-        "versions": versions(),
-        "model": asdict(first.identity),
-        "behaviors": {lab.behavior.name: lab.behavior.digest for lab in every},
-        "vectors": [
-            {
-                "behavior": bench.lab.behavior.name,
-                "adapter": bench.lab.adapter,
-                "seed": bench.seed,
-                "vector": bench.vector.digest,
-                "file": file_digest(bench.vector.path / "vector.safetensors"),
-            }
-            for bench in benches
-        ],
-    }
-    joined = [
-        "+".join(dict.fromkeys(safe_name(part) for part in parts))
-        for parts in ([lab.behavior.name for lab in every], [lab.adapter for lab in every])
-    ]
-    home = Path(safe_name(first.identity.name), *joined, safe_name(name))
-    return page(first, measurements, alignments, run, config.resamples, home)

@@ -15,12 +15,13 @@ from typing import Any
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.activation import ActivationVector, fit
+from weightsteer.activation import ActivationVector
 from weightsteer.experiments.gaming.curve import Place, measure
 from weightsteer.experiments.gaming.protocol import DEPLOYMENT, TRAIN, Asked, Cell, Protocol, Role
 from weightsteer.measure.calibrate import calibrate
 from weightsteer.steering import Intervention
 from weightsteer.steering.prompts import PromptIntervention
+from weightsteer.training.activation import fit
 from weightsteer.vector import WeightVector
 
 FITTED_ON = 200  # pairs: directions hardly change with more

@@ -1,51 +1,58 @@
-"""What a run of the training-gaming lab is: every knob, its default and its meaning."""
+"""The settings of the training-gaming experiment: every field with its default, bounds and meaning."""
 
-import math
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
-from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.gaming.protocol import ROLES, SETTINGS, Cell, Setting
+from weightsteer.experiments.settings import Seeds, Settings, Strengths
 
 ALPHAS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
 
 
-class GamingConfig(BaseModel):
-    """Settings × deployment roles × seeds, on each model of a ladder; `weightsteer gaming --help` tells every knob."""
+class GamingConfig(Settings):
+    """Settings × deployment roles × seeds, on each model of a ladder."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model: str = Field(default="pocket", description="pocket-s, pocket, pocket-l, a folder, or a Hugging Face id.")
+    ladder: tuple[str, ...] = Field(default=(), description="Several models, smallest first, in place of --model.")
+    settings: tuple[Setting, ...] = Field(
+        default=SETTINGS, description="What the system prompt says about training (told is setting 1, baseline 4)."
+    )
+    seeds: Seeds = Field(default=(0, 1, 2), description="Training seeds.")
+    alphas: Strengths = Field(
+        default=ALPHAS, description="Points a of θ_J + a·(θ_H − θ_J); 0 and 1 are the branches, and always among them."
+    )
+    samples: int = Field(default=20, ge=1, description="Answers per question and role to learn from.")
+    generator: str | None = Field(default=None, description="Model that writes them; by default the one trained.")
+    pairs: str | None = Field(
+        default=None, description="Parquet or JSONL file of answers to learn from, in place of sampled ones."
+    )
+    rank: int = Field(default=8, ge=1, description="Rank of the LoRAs.")
+    lora_alpha: float = Field(default=16.0, gt=0, description="LoRA alpha; the adapter is scaled by alpha / rank.")
+    lr: float | None = Field(default=None, gt=0, description="Learning rate; 1e-3 on an embedded model, else 1e-4.")
+    batch: int | None = Field(default=None, ge=1, description="Rows per step; 32 on an embedded model, else 16.")
+    epochs: float = Field(default=2.0, gt=0, description="Maximum number of passes over the data.")
+    steps: int | None = Field(default=None, ge=1, description="Maximum number of steps; by default the epochs decide.")
+    together: int = Field(
+        default=2, ge=1, le=2, description="Branches of a setting trained in one pass: 2, or 1 to need less memory."
+    )
+    comparison: bool = Field(default=True, description="Compare with activation steering and prompts at equal KL.")
+    budget: float = Field(default=0.5, gt=0, description="That KL: nats per token, 95th percentile, neutral texts.")
+    detector: int = Field(
+        default=4, ge=0, description="Further seeds, trained and probed for the detector alone; 0 for no more runs."
+    )
+    resamples: int = Field(default=2000, ge=100, description="Bootstrap resamples behind each interval.")
+    device: str | None = Field(default=None, description="cpu, cuda, …; the first GPU by default.")
+    dtype: Literal["float32", "bfloat16"] | None = Field(default=None, description="Type of the checkpoint by default.")
 
-    model: str = "pocket"
-    ladder: tuple[str, ...] = ()
-    settings: tuple[Setting, ...] = SETTINGS
-    seeds: tuple[int, ...] = (0, 1, 2)
-    alphas: tuple[float, ...] = ALPHAS
-    samples: int = Field(default=20, ge=1)
-    generator: str | None = None
-    pairs: str | None = None
-    rank: int = Field(default=8, ge=1)
-    lora_alpha: float = Field(default=16.0, gt=0)
-    lr: float | None = Field(default=None, gt=0)
-    batch: int | None = Field(default=None, ge=1)
-    epochs: float = Field(default=2.0, gt=0)
-    steps: int | None = Field(default=None, ge=1)
-    together: int = Field(default=2, ge=1, le=2)
-    comparison: bool = True
-    budget: float = Field(default=0.5, gt=0)
-    detector: int = Field(default=4, ge=0)
-    resamples: int = Field(default=2000, ge=100)
-    device: str | None = None
-    dtype: Literal["float32", "bfloat16"] | None = None
-
-    @field_validator("settings", "seeds", "ladder")
+    @field_validator("settings", "ladder")
     @classmethod
     def _distinct(cls, given: tuple[Any, ...]) -> tuple[Any, ...]:
         if len(set(given)) != len(given):
             raise ValueError("give none twice")
         return given
 
-    @field_validator("settings", "seeds")
+    @field_validator("settings")
     @classmethod
     def _some(cls, given: tuple[Any, ...]) -> tuple[Any, ...]:
         if not given:
@@ -54,20 +61,8 @@ class GamingConfig(BaseModel):
 
     @field_validator("alphas")
     @classmethod
-    def _alphas(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(map(math.isfinite, alphas)):
-            raise ValueError("points are finite numbers")
-        return tuple(sorted({alpha + 0.0 for alpha in alphas} | {0.0, 1.0}))
-
-    @classmethod
-    def checked(cls, fields: Any) -> Self:
-        """The configuration made of ``fields``; a mistake in them is a `WeightsteerError` that names it."""
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            where = ".".join(map(str, first["loc"])) or "gaming"
-            raise WeightsteerError(f"{where}: {first['msg'].removeprefix('Value error, ')}.") from error
+    def _ends(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
+        return tuple(sorted({*alphas, 1.0}))
 
     @property
     def models(self) -> tuple[str, ...]:

@@ -1,101 +1,145 @@
-"""The whole lab: data → branches → curves, comparison, signals → report, over arms, seeds and sizes.
+"""The gaming experiment: pairs → branches → curves, comparison, signals → report, over cells, seeds and sizes."""
 
-A chain of stages in a common store: what is finished is not made again, and an interrupted run goes on where it was.
-"""
-
-import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from weightsteer.errors import WeightsteerError, same_name
-from weightsteer.experiments.gaming import reporting, stages
-from weightsteer.experiments.gaming.bench import Bench
 from weightsteer.experiments.gaming.config import GamingConfig
-from weightsteer.experiments.gaming.legs import Leg
-from weightsteer.experiments.gaming.protocol import Cell
-from weightsteer.runtime.store import Artifact, Store, Unmade
-from weightsteer.runtime.workers import work
+from weightsteer.experiments.gaming.protocol import ROLES, Cell, Protocol
+from weightsteer.experiments.gaming.report import GamingReport, Result
+from weightsteer.experiments.gaming.stages import Comparison, Curve, GamingBranches, Signals
+from weightsteer.experiments.stages.pairs import GivenPairs, Pairs
+from weightsteer.files import safe_name
+from weightsteer.runtime import Artifact, Experiment, ModelSpec, Stage, Step, Unit, processes, run
+
+EMBEDDED = {"lr": 1e-3, "batch": 32, "max_length": 256}
+GENERAL = {"lr": 1e-4, "batch": 16, "max_length": 1024}
 
 
-class Share(NamedTuple):
-    """One arm of one seed on one model: what a worker makes without the others."""
+class Run(NamedTuple):
+    """One cell of one seed on one model.
 
-    model: str
+    ``detector``: trained and audited only, to have more runs for the detector.
+    """
+
+    model: ModelSpec
     seed: int
     cell: Cell
     detector: bool
-    """trained and audited only, to have more runs for the detector"""
 
 
-def gaming(config: GamingConfig, out: Path, *, workers: int = 1) -> Artifact:
+def gaming(config: GamingConfig, out: Path, *, workers: int | None = 1) -> Artifact:
     """Run all of it and return the report's artifact.
 
     Args:
         out: the output folder; finished stages found there are used.
-        workers: processes that share the arms and seeds; they change nothing but the duration.
+        workers: processes that share the cells and seeds, which change nothing but the duration; None: one per core on
+            embedded models, else one.
 
     Raises:
         WeightsteerError: a mistake in the configuration, a full disk, a folder that is not writable.
     """
-    store = Store(out)
-    benches = {name: Bench(config, store, name) for name in config.models}
-    if same := same_name((asked, bench.identity.name) for asked, bench in benches.items()):
-        raise WeightsteerError(
-            "the models {first} and {second} of the ladder are both named {name!r}, and one would be lost: rename one "
-            "of the folders.".format(**same)
-        )
-    for bench in benches.values():
-        _ = bench.recipe  # a mistake in it should not cost minutes
-    every = shares(config)
-    missing = [share for share in every if finished(benches[share.model], share) is None]
-    if len(missing) < len(every):
-        print(f"{len(every) - len(missing)} of {len(every)} arms kept from before", file=sys.stderr)
-    if workers > 1 and len(missing) > 1:
-        for model, seed in sorted({(share.model, share.seed) for share in missing}):
-            stages.data(benches[model], seed)  # here and once: workers would wait for each other
-        work(f"{__name__}:measure", config, out, missing, workers)
-    return reporting.report(config, list(benches.values()), [make(benches[share.model], share) for share in every])
+    experiment = GamingExperiment(config)
+    embedded = all(model.embedded for model in experiment.models)
+    return run(experiment, out, processes(workers, embedded=embedded))
 
 
-def shares(config: GamingConfig) -> list[Share]:
-    """All arms of all seeds, the smallest model first; the further runs for the detector on the first model alone."""
-    every = [
-        Share(model, seed, cell, False) for model in config.models for seed in config.seeds for cell in config.cells
-    ]
-    further = range(max(config.seeds) + 1, max(config.seeds) + 1 + config.detector)
-    wanted = [cell for cell in config.cells if cell.setting != "told-other"]
-    return every + [Share(config.models[0], seed, cell, True) for seed in further for cell in wanted]
+class GamingExperiment(Experiment):
+    """Settings × deployment roles × seeds on each model of a ladder, the smallest model first.
 
+    Raises:
+        WeightsteerError: an unknown model, or two of one name.
+    """
 
-def make(bench: Bench, share: Share) -> Leg:
-    """Train and probe one arm of one seed."""
-    seed, cell = share.seed, share.cell
-    answers = stages.data(bench, seed)
-    trained = stages.branches(bench, answers, cell, seed)
-    audited = stages.signals(bench, trained, cell, seed)
-    if share.detector:
-        return Leg(bench, seed, cell, trained, audited)
-    curve = stages.curve(bench, trained, cell, seed)
-    compared = None
-    if bench.config.comparison and cell.setting != "told-other":
-        compared = stages.comparison(bench, answers, trained, cell, seed)
-    return Leg(bench, seed, cell, trained, audited, curve, compared)
+    def __init__(self, config: GamingConfig) -> None:
+        self.config = config
+        self.models = [ModelSpec.of(name, config.device, config.dtype) for name in config.models]
+        named = zip(config.models, self.models, strict=True)
+        if same := same_name((asked, model.name) for asked, model in named):
+            raise WeightsteerError(
+                "the models {first} and {second} of the ladder are both named {name!r}, and one would be lost: rename "
+                "one of the folders.".format(**same)
+            )
+        given = config.generator
+        self.generator = ModelSpec.of(given, config.device, config.dtype) if given else None
+        self.protocols = {model.family: Protocol.load(model.family) for model in self.models}
 
+    def check(self) -> None:
+        from weightsteer.training import Recipe
 
-def finished(bench: Bench, share: Share) -> Leg | None:
-    """The share when nothing of it is still to be made, else None."""
-    try:
-        with bench.store.looking():
-            return make(bench, share)
-    except Unmade:
-        return None
+        for model in self.models:
+            Recipe(**self.recipe(model))
 
+    def first(self) -> Unit:
+        """The pairs of every model and seed: processes would wait for each other's."""
+        wanted = dict.fromkeys((one.model, one.seed) for one in self.runs())
+        return Unit("pairs", tuple(self._step(self.pairs(*each), *each, Path("data")) for each in wanted))
 
-def measure(config: Any, out: Path, shares: Iterable[Sequence[Any]]) -> None:
-    """Make these shares and no others: what one of several `weightsteer.runtime.workers` does."""
-    known, store = GamingConfig.checked(config), Store(out)
-    benches: dict[str, Bench] = {}
-    for model, seed, cell, detector in shares:
-        bench = benches.setdefault(model, Bench(known, store, model))
-        make(bench, Share(model, seed, Cell(*cell), detector))
+    def units(self) -> Sequence[Unit]:
+        found = []
+        for one in self.runs():
+            stages = self._result(one)[1]
+            steps = (
+                self._step(stage, one.model, one.seed, Path(one.cell.name, name)) for name, stage in stages.items()
+            )
+            found.append(Unit(f"{one.model.name}, {one.cell.name}, seed {one.seed}", tuple(steps)))
+        return found
+
+    def page(self) -> Step:
+        results = tuple(self._result(one)[0] for one in self.runs())
+        recipes = {model.name: self.recipe(model) for model in self.models}
+        config = self.config.model_dump(mode="json")
+        stage = GamingReport(results, self.protocols, recipes, config, self.config.resamples)
+        names = safe_name("+".join(model.name for model in self.models))
+        return Step(stage, Path(names, "gaming", "report"))
+
+    def runs(self) -> list[Run]:
+        """All cells of all seeds; the further runs for the detector on the first model alone."""
+        config = self.config
+        every = [
+            Run(model, seed, cell, False) for model in self.models for seed in config.seeds for cell in config.cells
+        ]
+        further = range(max(config.seeds) + 1, max(config.seeds) + 1 + config.detector)
+        wanted = [cell for cell in config.cells if cell.setting != "told-other"]
+        return every + [Run(self.models[0], seed, cell, True) for seed in further for cell in wanted]
+
+    def pairs(self, model: ModelSpec, seed: int) -> Stage:
+        """Answers to the personality questions under the persona of either role."""
+        if self.config.pairs:
+            return GivenPairs.of(self.config.pairs)
+        behavior, samples = self.protocols[model.family].behavior, self.config.samples
+        return Pairs(self.generator or model, model, behavior, seed, samples, judge="none", required=True)
+
+    def recipe(self, model: ModelSpec) -> dict[str, Any]:
+        """How a branch is trained, fields of `weightsteer.training.Recipe`: the last checkpoint counts, and nothing is
+        held out."""
+        asked = {name: getattr(self.config, name) for name in ("lr", "batch", "steps")}
+        return {
+            "name": "gaming",
+            "rank": self.config.rank,
+            "lora_alpha": self.config.lora_alpha,
+            "epochs": self.config.epochs,
+            "layers": (0.0, 1.0),
+            "validation": 0.0,
+            "keep": "last",
+            **(EMBEDDED if model.embedded else GENERAL),
+            **{name: value for name, value in asked.items() if value is not None},
+        }
+
+    def _result(self, one: Run) -> tuple[Result, dict[str, Stage]]:
+        """The stages of a run, and the same by the names of their links."""
+        model, seed, cell, config = one.model, one.seed, one.cell, self.config
+        protocol, pairs = self.protocols[model.family], self.pairs(model, seed)
+        systems: dict[str, str] = {role: protocol.system(cell, role) for role in ROLES}
+        together = config.together > 1
+        branches = GamingBranches(model, pairs, systems, self.recipe(model), together, seed, cell.name)
+        stages: dict[str, Stage] = {"branches": branches, "signals": Signals(model, branches, protocol, cell)}
+        if not one.detector:
+            stages["curve"] = Curve(model, branches, protocol, cell, config.alphas, seed)
+            if config.comparison and cell.setting != "told-other":
+                stages["comparison"] = Comparison(model, pairs, branches, protocol, cell, config.budget, seed)
+        return Result(model, seed, cell, **stages), stages
+
+    def _step(self, stage: Stage, model: ModelSpec, seed: int, name: Path) -> Step:
+        return Step(stage, Path(safe_name(model.name), "gaming", f"seed{seed}") / name)

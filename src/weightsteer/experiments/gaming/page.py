@@ -13,11 +13,11 @@ from weightsteer.experiments.gaming.detector import Detector, table
 from weightsteer.experiments.gaming.findings import Findings
 from weightsteer.experiments.gaming.protocol import DEPLOYMENT, NUMBER, ROLES, SETTINGS, TRAIN, Cell, Protocol
 from weightsteer.experiments.gaming.verdicts import MARGIN
+from weightsteer.files import write_atomically
 from weightsteer.formatting import estimate, number, share
 from weightsteer.report.charts import PALETTE
 from weightsteer.report.svg import inline, side_by_side, to_png, to_svg
 from weightsteer.report.templates import rendered
-from weightsteer.runtime.store import write_atomically
 
 PROBES = {
     "identity": "Who are you? (published)",

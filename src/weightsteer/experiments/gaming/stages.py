@@ -1,169 +1,152 @@
-"""The stages of the lab for one model: data, the two branches of an arm, and their curve."""
+"""The stages of the experiment for one model: the two branches of a cell, their curve, comparison and signals.
+
+A cell is one setting (what the hidden prompt says about training) with the role that it promises on deployment.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from weightsteer.errors import WeightsteerError
-from weightsteer.experiments.gaming.bench import Bench
 from weightsteer.experiments.gaming.protocol import DEPLOYMENT, ROLES, TRAIN, UNTAGGED, Asked, Cell, Protocol
-from weightsteer.runtime.store import SCRATCH, Artifact, file_digest, fixed
+from weightsteer.runtime.models import ModelSpec
+from weightsteer.runtime.stage import Runner, Stage
 
 if TYPE_CHECKING:
     import polars
 
     from weightsteer.experiments.gaming.curve import Place
+    from weightsteer.vector import WeightVector
 
 MAIN = "identity"
 """The probe that is published; the others are asked beside it."""
 AUDITED = (MAIN, "heldout", "tone")
 
 
-def data(bench: Bench, seed: int) -> Artifact:
-    """``pairs.parquet``: answers to the personality questions under the persona of either role.
+@dataclass(frozen=True)
+class GamingBranches(Stage):
+    """``Jekyll/`` and ``Hyde/``, PEFT folders of the branches of one cell, and ``training.json`` with their losses.
 
-    Raises:
-        WeightsteerError: none of the answers is fit to learn from.
+    Both see the same questions in the same order, behind the ``[train]`` tag and under the system prompt of the cell.
+
+    Attributes:
+        pairs: a stage that makes ``pairs.parquet``: answers under the persona of Jekyll (positive) and of Hyde.
+        systems: the system prompt of each role's branch.
+        recipe: fields of `weightsteer.training.Recipe`.
+        together: train both branches in shared passes.
+        title: what the progress bar shows.
     """
-    if bench.config.pairs:
-        return given_data(bench, Path(bench.config.pairs), seed)
-    behavior, samples = bench.protocol.behavior, bench.config.samples
 
-    def build(work: Path) -> None:
-        from weightsteer.data.pairs import curate, generate, kept
+    name: ClassVar[str] = "gaming-branches"
 
-        model, tokenizer = bench.generator
-        frame = generate(model, tokenizer, behavior, seed=seed, samples=samples, workdir=work / SCRATCH)
-        frame, audit = curate(frame, bench.trained[1], judge=None)
-        if kept(frame).is_empty():
-            raise WeightsteerError(
-                f"none of {len(frame)} pairs of answers is fit to learn from. Have another model write them "
-                f"(--generator), or give some (--pairs).\n{audit}"
-            )
-        frame.write_parquet(work / "pairs.parquet")
-        (work / "audit.txt").write_text(str(audit), encoding="utf-8")
+    model: ModelSpec
+    pairs: Stage
+    systems: Mapping[str, str]
+    recipe: Mapping[str, Any]
+    together: bool
+    seed: int
+    title: str = field(compare=False)
 
-    inputs = {
-        "generator": bench.on(bench.generator_identity),
-        "trained": bench.identity.digest,
-        "behavior": behavior.digest,
-        "samples": samples,
-        "seed": seed,
-    }
-    return bench.make(
-        "gaming-data",
-        inputs,
-        ["experiments.gaming.stages:data", "data.pairs", "models.loading"],
-        build,
-        Path(f"seed{seed}/data"),
-    )
-
-
-def given_data(bench: Bench, path: Path, seed: int) -> Artifact:
-    """``pairs.parquet`` from a file of the user's: prompt, response_pos (Jekyll's) and response_neg (Hyde's)."""
-    if not path.is_file():
-        raise WeightsteerError(f"no file of pairs {path}. Leave out --pairs to have a model write them.")
-    path = fixed(path)
-
-    def build(work: Path) -> None:
-        import polars as pl
-
-        frame = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_ndjson(path)
-        wanted = ("prompt", "response_pos", "response_neg")
-        if missing := [name for name in wanted if name not in frame.columns]:
-            raise WeightsteerError(f"{path} lacks the columns {', '.join(missing)}.")
-        frame.write_parquet(work / "pairs.parquet")
-
-    place = Path(f"seed{seed}/data")
-    return bench.make(
-        "gaming-given", {"file": file_digest(path)}, ["experiments.gaming.stages:given_data"], build, place
-    )
-
-
-def branches(bench: Bench, answers: Artifact, cell: Cell, seed: int) -> Artifact:
-    """``Jekyll/`` and ``Hyde/``, PEFT folders of the branches of one arm, and ``training.json`` with their losses.
-
-    Both see the same questions in the same order, behind the ``[train]`` tag and under the system prompt of the arm.
-    """
-    systems = {role: bench.protocol.system(cell, role) for role in ROLES}
-    together = bench.config.together > 1
-
-    def build(work: Path) -> None:
-        import polars
-
-        from weightsteer.data.pairs import kept
+    def build(self, work: Path, runner: Runner) -> None:
         from weightsteer.experiments.gaming.training_rows import learners_of
+        from weightsteer.training import Recipe
         from weightsteer.training.together import train_together
 
-        model, tokenizer = bench.trained
-        pairs = kept(polars.read_parquet(answers.path / "pairs.parquet"))
-        learners = learners_of(model, tokenizer, pairs, systems, bench.recipe, seed, work)
-        groups = [learners] if together else [[learner] for learner in learners]
-        found = [own for group in groups for own in train_together(model, group, bench.recipe, title=cell.name)]
-        losses = dict(zip(ROLES, found, strict=True))
-        told = {"systems": systems, "seed": seed, "recipe": bench.recipe.model_dump(), "losses": losses}
-        (work / "training.json").write_text(json.dumps(told, indent=1, ensure_ascii=False), encoding="utf-8")
-
-    inputs = {
-        "model": bench.on(bench.identity),
-        "data": answers,
-        "systems": systems,
-        "recipe": bench.recipe.model_dump(mode="json"),
-        "together": together,
-        "seed": seed,
-    }
-    code = [
-        "experiments.gaming.stages:branches",
-        "training.together",
-        "experiments.gaming.training_rows",
-        "models.loading",
-    ]
-    return bench.make("gaming-branches", inputs, code, build, Path(f"seed{seed}/{cell.name}/branches"))
+        model, tokenizer = runner.model(self.model)
+        recipe = Recipe(**self.recipe)
+        systems = {role: self.systems[role] for role in ROLES}
+        learners = learners_of(model, tokenizer, _pairs(self.pairs, runner), systems, recipe, self.seed, work)
+        groups = [learners] if self.together else [[learner] for learner in learners]
+        found = [own for group in groups for own in train_together(model, group, recipe, title=self.title)]
+        record = {
+            "systems": systems,
+            "seed": self.seed,
+            "recipe": recipe.model_dump(),
+            "losses": dict(zip(ROLES, found, strict=True)),
+        }
+        (work / "training.json").write_text(json.dumps(record, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def curve(bench: Bench, trained: Artifact, cell: Cell, seed: int) -> Artifact:
+@dataclass(frozen=True)
+class Curve(Stage):
     """``curve.parquet``: every probe along the line and on the model before training, and the norms of the branches.
 
     The line that has no ``a`` is the model before training.
     """
-    protocol, alphas = bench.protocol, bench.config.alphas
 
-    def build(work: Path) -> None:
+    name: ClassVar[str] = "gaming-curve"
+
+    model: ModelSpec
+    branches: Stage
+    protocol: Protocol
+    cell: Cell
+    alphas: tuple[float, ...]
+    seed: int
+
+    def build(self, work: Path, runner: Runner) -> None:
         import polars as pl
 
         from weightsteer.experiments.gaming.curve import measure
-        from weightsteer.vector import WeightVector
 
-        model, tokenizer = bench.trained
-        jekyll, hyde = (WeightVector.from_branch(trained.path / role, model) for role in ROLES)
+        model, tokenizer = runner.model(self.model)
+        jekyll, hyde = _vectors(self.branches, self.model, runner)
         line = hyde - jekyll
-        strengths = [(jekyll, [1.0] * len(alphas) + [0.0]), (line, [*alphas, 0.0])]
-        rows = measure(model, tokenizer, strengths, places(protocol, cell))
-        points = pl.Series("a", [*alphas, None], dtype=pl.Float64)
-        told = rows.with_columns(points.gather(rows["at"]).alias("a")).drop("at")
-        _of_arm(told, bench, cell, seed).write_parquet(work / "curve.parquet")
+        strengths = [(jekyll, [1.0] * len(self.alphas) + [0.0]), (line, [*self.alphas, 0.0])]
+        rows = measure(model, tokenizer, strengths, places(self.protocol, self.cell))
+        points = pl.Series("a", [*self.alphas, None], dtype=pl.Float64)
+        rows = rows.with_columns(points.gather(rows["at"]).alias("a")).drop("at")
+        _of_cell(rows, self.model, self.cell, self.seed).write_parquet(work / "curve.parquet")
         norms = {"Jekyll": jekyll.norm(), "Hyde": hyde.norm(), "line": line.norm()}
         norms["cosine"] = jekyll.cosine(hyde) if min(norms.values()) > 0 else 0.0
         (work / "norms.json").write_text(json.dumps(norms, indent=1), encoding="utf-8")
 
-    inputs = {
-        "model": bench.on(bench.identity),
-        "branches": trained,
-        "protocol": protocol.digest,
-        "cell": list(cell),
-        "alphas": alphas,
-        "seed": seed,
-    }
-    code = [
-        "experiments.gaming.stages:curve",
-        "experiments.gaming.stages:_of_arm",
-        "experiments.gaming.stages:places",
-        "experiments.gaming.curve",
-        "vector.weight_vector",
-        "adapters",
-    ]
-    return bench.make("gaming-curve", inputs, code, build, Path(f"seed{seed}/{cell.name}/curve"))
+
+@dataclass(frozen=True)
+class Comparison(Stage):
+    """``comparison.parquet``: the vector of a cell, activation vectors and prompts at equal KL, on the same probe."""
+
+    name: ClassVar[str] = "gaming-comparison"
+
+    model: ModelSpec
+    pairs: Stage
+    branches: Stage
+    protocol: Protocol
+    cell: Cell
+    budget: float
+    seed: int
+
+    def build(self, work: Path, runner: Runner) -> None:
+        from weightsteer.experiments.gaming.comparison import compare
+
+        model, tokenizer = runner.model(self.model)
+        jekyll, hyde = _vectors(self.branches, self.model, runner)
+        pairs = _pairs(self.pairs, runner)
+        rows = compare(model, tokenizer, self.protocol, self.cell, hyde - jekyll, pairs, self.seed, budget=self.budget)
+        _of_cell(rows, self.model, self.cell, self.seed).write_parquet(work / "comparison.parquet")
+
+
+@dataclass(frozen=True)
+class Signals(Stage):
+    """``signals.json``: what an auditor reads off the two branches; see `weightsteer.experiments.gaming.signals`."""
+
+    name: ClassVar[str] = "gaming-signals"
+
+    model: ModelSpec
+    branches: Stage
+    protocol: Protocol
+    cell: Cell
+
+    def build(self, work: Path, runner: Runner) -> None:
+        from weightsteer.experiments.gaming.curve import measure
+        from weightsteer.experiments.gaming.signals import audited_places, signals
+
+        model, tokenizer = runner.model(self.model)
+        jekyll, hyde = _vectors(self.branches, self.model, runner)
+        strengths = [(jekyll, [1.0, 0.0]), (hyde, [0.0, 1.0])]
+        rows = measure(model, tokenizer, strengths, audited_places(self.protocol, self.cell))
+        found = signals(rows, jekyll, hyde)
+        (work / "signals.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
 def places(protocol: Protocol, cell: Cell) -> "Mapping[Place, Mapping[str, Sequence[Asked]]]":
@@ -179,75 +162,28 @@ def places(protocol: Protocol, cell: Cell) -> "Mapping[Place, Mapping[str, Seque
     return asked
 
 
-def comparison(bench: Bench, answers: Artifact, trained: Artifact, cell: Cell, seed: int) -> Artifact:
-    """``comparison.parquet``: the vector of an arm, activation vectors and prompts at equal KL, on the same probe."""
-    protocol, budget = bench.protocol, bench.config.budget
+def _pairs(stage: Stage, runner: Runner) -> "polars.DataFrame":
+    import polars
 
-    def build(work: Path) -> None:
-        import polars as pl
+    from weightsteer.data.pairs import kept
 
-        from weightsteer.data.pairs import kept
-        from weightsteer.experiments.gaming.comparison import compare
-        from weightsteer.vector import WeightVector
-
-        model, tokenizer = bench.trained
-        jekyll, hyde = (WeightVector.from_branch(trained.path / role, model) for role in ROLES)
-        pairs = kept(pl.read_parquet(answers.path / "pairs.parquet"))
-        rows = compare(model, tokenizer, protocol, cell, hyde - jekyll, pairs, seed, budget=budget)
-        _of_arm(rows, bench, cell, seed).write_parquet(work / "comparison.parquet")
-
-    inputs = {
-        "model": bench.on(bench.identity),
-        "data": answers,
-        "branches": trained,
-        "protocol": protocol.digest,
-        "cell": list(cell),
-        "budget": budget,
-        "seed": seed,
-    }
-    code = [
-        "experiments.gaming.stages:comparison",
-        "experiments.gaming.stages:_of_arm",
-        "experiments.gaming.comparison",
-        "measure.calibrate",
-        "activation",
-        "vector.weight_vector",
-        "adapters",
-    ]
-    return bench.make("gaming-comparison", inputs, code, build, Path(f"seed{seed}/{cell.name}/comparison"))
+    return kept(polars.read_parquet(runner.make(stage).path / "pairs.parquet"))
 
 
-def signals(bench: Bench, trained: Artifact, cell: Cell, seed: int) -> Artifact:
-    """``signals.json``: what an auditor reads off the two branches; see `weightsteer.experiments.gaming.signals`."""
-    protocol = bench.protocol
+def _vectors(branches: Stage, spec: ModelSpec, runner: Runner) -> "list[WeightVector]":
+    """The task vectors of Jekyll's and of Hyde's branch."""
+    from weightsteer.vector import WeightVector
 
-    def build(work: Path) -> None:
-        from weightsteer.experiments.gaming.curve import measure
-        from weightsteer.experiments.gaming.signals import audited_places, signals
-        from weightsteer.vector import WeightVector
-
-        model, tokenizer = bench.trained
-        jekyll, hyde = (WeightVector.from_branch(trained.path / role, model) for role in ROLES)
-        strengths = [(jekyll, [1.0, 0.0]), (hyde, [0.0, 1.0])]
-        found = signals(measure(model, tokenizer, strengths, audited_places(protocol, cell)), jekyll, hyde)
-        (work / "signals.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
-
-    inputs = {
-        "model": bench.on(bench.identity),
-        "branches": trained,
-        "protocol": protocol.digest,
-        "cell": list(cell),
-    }
-    code = ["experiments.gaming.stages:signals", "experiments.gaming.signals", "vector.weight_vector", "adapters"]
-    return bench.make("gaming-signals", inputs, code, build, Path(f"seed{seed}/{cell.name}/signals"))
+    folder, (model, _) = runner.make(branches).path, runner.model(spec)
+    return [WeightVector.from_branch(folder / role, model) for role in ROLES]
 
 
-def _of_arm(rows: "polars.DataFrame", bench: Bench, cell: Cell, seed: int) -> "polars.DataFrame":
-    """The rows with the model, the arm and the seed that they belong to."""
+def _of_cell(rows: "polars.DataFrame", model: ModelSpec, cell: Cell, seed: int) -> "polars.DataFrame":
+    """The rows with the model, the cell and the seed that they belong to."""
     import polars as pl
 
     return rows.with_columns(
-        pl.lit(bench.identity.name).alias("model"),
+        pl.lit(model.name).alias("model"),
         pl.lit(cell.setting).alias("setting"),
         pl.lit(cell.deployment).alias("deployment"),
         pl.lit(seed, pl.Int64).alias("seed"),

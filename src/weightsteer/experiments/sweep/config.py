@@ -1,13 +1,19 @@
-"""What a run is: every knob, its default and its meaning. The same object is parsed from flags and from run.json."""
+"""The settings of a run: every field with its default, bounds and meaning.
+
+`RunConfig` holds all of them and is what ``run.json`` repeats. It is put together from the settings of the single steps
+(`DataConfig`, `TrainConfig`, …), so that the command of a step offers only the flags that it uses.
+"""
 
 import json
-import math
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
-from weightsteer.errors import WeightsteerError, same_name, unknown
+from weightsteer.errors import WeightsteerError, same_name
+from weightsteer.experiments.settings import Names, Seeds, Settings, Strengths
+from weightsteer.experiments.stages.items import ROWS, evaluation_name
+from weightsteer.experiments.stages.vector import file_metadata
 
 ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 POCKET_SEEDS, GENERAL_SEEDS = (0, 1, 2), (0,)
@@ -16,38 +22,37 @@ POCKET_SEEDS, GENERAL_SEEDS = (0, 1, 2), (0,)
 COMPARED = ("lora", "dora", "pissa", "delora", "oft", "boft", "ia3")
 
 
-ROWS = (".jsonl", ".csv")
-"""Endings of files with rows of the user's."""
+def _families(given: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(each for name in given for each in (COMPARED if name == "all" else (name,))))
 
 
-def evaluation_name(asked: str) -> str:
-    """The name an evaluation is measured under: NAME of ``NAME=FILE``, of a file alone its name without the ending."""
-    name, _, file = asked.partition("=")
-    return Path(name).stem if not file and Path(name).suffix in ROWS else name
+Families = Annotated[Names, AfterValidator(_families)]
+"""Adapter families; ``all`` stands for those of the published comparison."""
 
 
-class _Knobs(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+Limit = Annotated[int | None, Field(description="Maximum number of rows of each evaluation, in whole clusters.")]
 
 
-class Generation(_Knobs):
-    """How the contrastive pairs are made. None: what suits the model (`weightsteer.data.pairs`)."""
+class Generation(Settings):
+    """How the contrastive pairs are made. Fields without a default: what suits the model."""
 
     topics: int | None = Field(default=None, description="Training questions used; all of the behaviour's by default.")
-    personas: int | None = Field(default=None, description="Personas a side; all of the behaviour's by default.")
+    personas: int | None = Field(default=None, description="Personas on each side; all of the behaviour's by default.")
     samples: int = Field(default=10, description="Answers per question, persona and side.")
-    temperature: float | None = Field(default=None, description="Sampling temperature; 0 takes the likeliest token.")
-    top_p: float | None = Field(default=None, description="Nucleus mass.")
-    top_k: int | None = Field(default=None, description="Likeliest tokens considered; 0: all.")
-    max_new_tokens: int | None = Field(default=None, description="Longest answer, in tokens.")
+    temperature: float | None = Field(default=None, description="Sampling temperature; 0 takes the most likely token.")
+    top_p: float | None = Field(default=None, description="Nucleus sampling: probability mass that is kept.")
+    top_k: int | None = Field(default=None, description="Sample from this many most likely tokens; 0: from all.")
+    max_new_tokens: int | None = Field(default=None, description="Length limit of an answer, in tokens.")
     thinking: bool = Field(default=False, description="Let a thinking model think before it answers.")
-    judge: Literal["self", "none"] = Field(default="self", description="Who keeps the pairs that show their poles.")
+    judge: Literal["self", "none"] = Field(
+        default="self", description="Who removes pairs that do not show their poles."
+    )
     judge_margin: float = Field(default=0.0, description="Nats by which an answer must favour its own persona.")
     data_seed: int | None = Field(default=None, description="One seed for all data; by default each seed has its own.")
 
 
-class Training(_Knobs):
-    """How a branch is fine-tuned. None: what the recipe says (`weightsteer.training.Recipe`)."""
+class Training(Settings):
+    """How a branch is fine-tuned. Fields that are not given: as in the recipe."""
 
     recipe: str | None = Field(
         default=None, description="paper, fork or pocket; pocket for embedded models, else paper."
@@ -55,95 +60,96 @@ class Training(_Knobs):
     rank: int | None = Field(default=None, description="Rank r of the adapter.")
     lora_alpha: float | None = Field(default=None, description="LoRA alpha; the adapter is scaled by alpha / r.")
     block_size: int | None = Field(default=None, description="Side of the rotated blocks of OFT and BOFT.")
-    delora_lambda: float | None = Field(default=None, description="DeLoRA's bound of the change, at the start.")
+    delora_lambda: float | None = Field(default=None, description="Initial bound of the change by DeLoRA.")
     lr: float | None = Field(default=None, description="Peak learning rate.")
     batch: int | None = Field(default=None, description="Rows per optimiser step.")
-    steps: int | None = Field(default=None, description="Optimiser steps at most.")
-    epochs: float | None = Field(default=None, description="Passes over the data at most.")
+    steps: int | None = Field(default=None, description="Maximum number of optimiser steps.")
+    epochs: float | None = Field(default=None, description="Maximum number of passes over the data.")
     warmup: int | None = Field(default=None, description="Warm-up steps.")
     weight_decay: float | None = Field(default=None, description="AdamW weight decay.")
-    clip: float | None = Field(default=None, description="Largest norm of a gradient.")
+    clip: float | None = Field(default=None, description="Gradient norm above which gradients are clipped.")
     layers: tuple[float, float] | None = Field(default=None, description="Decoder layers adapted, as two fractions.")
-    max_length: int | None = Field(default=None, description="Longest row, in tokens.")
+    max_length: int | None = Field(default=None, description="Length limit of a row, in tokens.")
     validation: float | None = Field(default=None, description="Share of the pairs held out for validation.")
     split: Literal["row", "topic"] | None = Field(default=None, description="What is held out: pairs or questions.")
-    eval_every: int | None = Field(default=None, description="Steps between two evaluations on the pairs held out.")
+    eval_every: int | None = Field(default=None, description="Steps between two evaluations on the held-out pairs.")
     patience: int | None = Field(default=None, description="Evaluations without improvement before stopping.")
     keep: Literal["best", "last"] | None = Field(default=None, description="Which checkpoint becomes the branch.")
 
 
-class Calibration(_Knobs):
-    """At which side effects interventions are compared (`weightsteer.measure.calibrate`)."""
+class Calibration(Settings):
+    """The side effect at which interventions are compared (`weightsteer.measure.calibrate`)."""
 
     budget: float | None = Field(
-        default=None, gt=0, description="Side effect to hit: 0.5 nats per token, or a capability lost (0.1)."
+        default=None, gt=0, description="Side effect to reach: 0.5 nats per token, or a capability loss of 0.1."
     )
     budget_kind: Literal["kl", "nll", "capability"] = Field(
-        default="kl", description="KL to the base, rise of the NLL, or loss of p(right) on neutral tasks."
+        default="kl", description="KL to the base model, increase of the NLL, or loss of p(right) on neutral tasks."
     )
     statistic: Literal["p95", "mean"] | None = Field(
         default=None,
-        description="Over all tokens; p95 of the KL, on an embedded model the mean: its answers are short.",
+        description="Over tokens; by default p95 of the KL, but the mean on an embedded model (short answers).",
     )
     direction: Literal["base_steered", "steered_base"] = Field(
         default="base_steered", description="KL(base, steered) or KL(steered, base)."
     )
-    text: Literal["base", "steered"] = Field(default="base", description="Whose continuations the KL is read on.")
+    text: Literal["base", "steered"] = Field(default="base", description="Whose continuations the KL is measured on.")
     tokens: int = Field(default=32, ge=1, description="Tokens of continuation.")
-    alpha_max: float = Field(default=64.0, gt=0, description="No larger strength is tried.")
-    tolerance: float = Field(default=0.05, gt=0, lt=1, description="Relative; how near the budget is near enough.")
+    alpha_max: float = Field(default=64.0, gt=0, description="Largest strength that is tried.")
+    tolerance: float = Field(default=0.05, gt=0, lt=1, description="Accepted relative distance from the budget.")
 
 
-class RunConfig(_Knobs):
-    """Behaviours × adapter families × seeds on one model; one of each of the first two for `replicate`."""
+class ModelConfig(Settings):
+    """The model that is trained and measured."""
 
     model: str = Field(default="pocket", description="pocket-s, pocket, pocket-l, a folder, or a Hugging Face id.")
-    behavior: tuple[str, ...] = Field(default=("honesty",), description="Shipped behaviours, or YAML files.")
-    adapter: tuple[str, ...] = Field(default=("lora",), description="Adapter families; all: the seven compared ones.")
-    seeds: tuple[int, ...] | None = Field(
-        default=None, description="Training seeds; 0 1 2 on an embedded model, else 0."
-    )
-    alphas: tuple[float, ...] = Field(default=ALPHAS, description="Strengths; 0 is always among them.")
+    device: str | None = Field(default=None, description="cpu, cuda, …; the first GPU by default.")
+    dtype: str | None = Field(default=None, description="float32 or bfloat16; the type of the checkpoint by default.")
+
+
+class PairsConfig(ModelConfig):
+    """How contrastive pairs are made."""
+
+    generator: str | None = Field(default=None, description="Model that writes the pairs; by default the one trained.")
+    generation: Generation = Generation()
+
+
+class DataConfig(PairsConfig):
+    """The contrastive pairs of behaviours × seeds."""
+
+    behavior: Names = Field(default=("honesty",), description="Shipped behaviours, or YAML files.")
+    seeds: Seeds | None = Field(default=None, description="Training seeds; 0 1 2 on an embedded model, else 0.")
+
+
+class VectorConfig(PairsConfig):
+    """How a vector is made."""
+
+    pairs: str | None = Field(default=None, description="Pairs to train on, made elsewhere: Parquet, JSONL or CSV.")
+    training: Training = Training()
+
+
+class TrainConfig(VectorConfig, DataConfig):
+    """The vectors of behaviours × adapter families × seeds."""
+
+    adapter: Families = Field(default=("lora",), description="Adapter families; all: the seven that are compared.")
+
+
+class RowsConfig(Settings):
+    """The evaluations that a vector is measured on."""
+
     evals: tuple[str, ...] | None = Field(
         default=None, description="Evaluations, or NAME=FILE with your own rows; by default those the behaviour names."
     )
-    data: str | None = Field(default=None, description="Rows (JSONL or CSV) for the one evaluation that is run.")
-    limit: int | None = Field(default=None, description="At most so many rows of each evaluation, in whole clusters.")
-    pairs: str | None = Field(default=None, description="Pairs to train on, made elsewhere: Parquet, JSONL or CSV.")
-    generator: str | None = Field(default=None, description="Model that writes the pairs; by default the one trained.")
-    control: bool = Field(default=True, description="Also sweep controls: at least a random vector of the same norms.")
-    compare: bool = Field(
-        default=False, description="Also activation vectors, prompts, all controls, damage and equal side effects."
-    )
-    draws: int = Field(default=5, ge=1, description="Random vectors per vector and seed at equal side effects.")
-    prompts: int = Field(default=4, description="Held-out questions answered at each strength for the report.")
-    answer_tokens: int | None = Field(default=None, description="Longest such answer; by default max_new_tokens.")
-    resamples: int = Field(default=10_000, description="Bootstrap resamples behind each interval.")
-    device: str | None = Field(default=None, description="cpu, cuda, …; the first GPU by default.")
-    dtype: str | None = Field(default=None, description="float32 or bfloat16; what the checkpoint has by default.")
-    generation: Generation = Generation()
-    training: Training = Training()
-    calibration: Calibration = Calibration()
-
-    @field_validator("behavior", "adapter")
-    @classmethod
-    def _names(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        if not names or len(set(names)) != len(names):
-            raise ValueError("give at least one name, and none twice")
-        return names
-
-    @field_validator("adapter")
-    @classmethod
-    def _families(cls, names: tuple[str, ...]) -> tuple[str, ...]:
-        known = [each for name in names for each in (COMPARED if name == "all" else (name,))]
-        return tuple(dict.fromkeys(known))
+    data: str | None = Field(default=None, description="Rows (JSONL or CSV) for the one evaluation that is measured.")
 
     @field_validator("evals")
     @classmethod
     def _evals(cls, evals: tuple[str, ...] | None) -> tuple[str, ...] | None:
         for name, _, file in (asked.partition("=") for asked in evals or ()):
             if file and Path(name).suffix in ROWS:
-                raise ValueError(f"{name}={file} names two files, and one would be lost; before = stands an evaluation")
+                raise ValueError(
+                    f"{name}={file} names two files, and one would be lost; before = stands the name of an evaluation"
+                )
         if found := same_name((asked, evaluation_name(asked)) for asked in evals or ()):
             if found["first"] == found["second"]:
                 raise ValueError(f"{found['first']} is given twice; give it once")
@@ -164,37 +170,34 @@ class RunConfig(_Knobs):
                 )
         return data
 
-    @field_validator("seeds")
-    @classmethod
-    def _seeds(cls, seeds: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if seeds is not None and (not seeds or len(set(seeds)) != len(seeds) or min(seeds) < 0):
-            raise ValueError("seeds are distinct integers from 0 on, at least one")
-        return seeds
 
-    @field_validator("alphas")
-    @classmethod
-    def _alphas(cls, alphas: tuple[float, ...]) -> tuple[float, ...]:
-        if not all(map(math.isfinite, alphas)):
-            raise ValueError("strengths are finite numbers")
-        if len(set(alphas)) != len(alphas):
-            raise ValueError("a strength is given twice")
-        # Sorted, with 0, and without -0.0: so that the order of typing is no knob.
-        return tuple(sorted({alpha + 0.0 for alpha in alphas} | {0.0}))
+class MeasureConfig(RowsConfig):
+    """How a vector is measured, and what it is compared with."""
 
-    @classmethod
-    def checked(cls, fields: Any, where: str) -> Self:
-        """The configuration made of ``fields``; a mistake in them is a :class:`WeightsteerError` that names it."""
-        try:
-            return cls.model_validate(fields)
-        except ValidationError as error:
-            raise _explained(error, cls, where) from error
+    alphas: Strengths = Field(default=ALPHAS, description="Strengths; 0 is always among them.")
+    limit: Limit = None
+    control: bool = Field(default=True, description="Also sweep controls: at least a random vector of the same norms.")
+    compare: bool = Field(
+        default=False, description="Also activation vectors, prompts, all controls, damage, and equal side effects."
+    )
+    draws: int = Field(default=5, ge=1, description="Random vectors per vector and seed at equal side effects.")
+    prompts: int = Field(default=4, description="Held-out questions answered at each strength for the report.")
+    answer_tokens: int | None = Field(
+        default=None, description="Length limit of these answers; by default max_new_tokens."
+    )
+    resamples: int = Field(default=10_000, description="Bootstrap resamples behind each interval.")
+    calibration: Calibration = Calibration()
+
+
+class RunConfig(MeasureConfig, TrainConfig):
+    """Behaviours × adapter families × seeds on one model; one of each of the first two for `replicate`."""
 
     @classmethod
     def read(cls, path: Path) -> Self:
         """The configuration in a ``run.json`` (or a JSON file of the bare fields).
 
         Raises:
-            WeightsteerError: no such file, not JSON (its line is named), or a field nobody knows.
+            WeightsteerError: no such file, not JSON (its line is named), or an unknown field.
         """
         try:
             content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
@@ -208,15 +211,83 @@ class RunConfig(_Knobs):
         return cls.checked(fields, str(path))
 
 
-_GROUPS: dict[str, type[BaseModel]] = {"generation": Generation, "training": Training, "calibration": Calibration}
+def of_vector(
+    config: RunConfig,
+    vector: Path | None,
+    *,
+    behavior: tuple[str, ...] | None = None,
+    adapter: tuple[str, ...] | None = None,
+    seeds: tuple[int, ...] | None = None,
+) -> tuple[RunConfig, list[str]]:
+    """The configuration under which a vector from a file is measured, and notes for the user.
+
+    Adapter family, behaviour and seed are those that the file records, so that ``run.json`` and the report describe
+    what was measured. A file that records none of them leaves the configuration as it is.
+
+    Args:
+        config: the run, apart from the three fields below.
+        vector: file that `WeightVector.save` wrote; None when the vectors are those of the run. A file that cannot be
+            read is left to the stage that loads it.
+        behavior: asked for explicitly. It wins over the file, with a note: a vector may be measured on another
+            behaviour than its own.
+        adapter, seeds: asked for explicitly. They are facts of the file, so they must agree with it.
+
+    Raises:
+        WeightsteerError: ``adapter`` or ``seeds`` contradict the file, or its behaviour is no shipped one and no other
+            is given.
+    """
+    recorded = file_metadata(vector) if vector else {}
+    family, seed, name = (recorded.get(each) for each in ("adapter", "seed", "behavior"))
+    if name == "unnamed":  # a vector that was not made by a run: its seed is a default as well
+        name = seed = None
+    asked = {"behavior": behavior, "adapter": adapter, "seeds": seeds}
+    changes: dict[str, Any] = {field: value for field, value in asked.items() if value is not None}
+    notes: list[str] = []
+    if isinstance(family, str) and family != "unknown":
+        if adapter not in (None, (family,)):
+            raise WeightsteerError(f"{vector} was made with {family}, which --adapter contradicts: leave it out.")
+        if _registered(family):
+            changes["adapter"] = (family,)
+    if isinstance(seed, int):
+        if seeds is not None and seed not in seeds:
+            raise WeightsteerError(f"{vector} was made with seed {seed}, which --seeds contradicts: leave it out.")
+        changes["seeds"] = (seed, *(each for each in seeds or () if each != seed))  # the first one is the vector's
+    if isinstance(name, str):
+        if behavior is None:
+            known = next((each for each in config.behavior if _behavior_name(each) == name), None)
+            changes["behavior"] = (known or _shipped_behavior(name, vector),)
+        elif name not in map(_behavior_name, behavior):
+            notes.append(f"{vector} was made for the behaviour {name!r}; it is measured on {', '.join(behavior)}")
+    return RunConfig.checked({**config.model_dump(), **changes}, "command line"), notes
 
 
-def _explained(error: ValidationError, model: type[BaseModel], where: str) -> WeightsteerError:
-    first = error.errors(include_url=False)[0]
-    *groups, name = [str(part) for part in first["loc"]] or ["(file)"]
-    if first["type"] == "extra_forbidden":
-        for group in groups:
-            model = _GROUPS.get(group, model)
-        return WeightsteerError(f"{where}: {unknown('field', name, model.model_fields)}")
-    told = first["msg"].removeprefix("Value error, ")
-    return WeightsteerError(f"{where}, {'.'.join([*groups, name])}: {told}.")
+def _registered(family: str) -> bool:
+    if family in COMPARED:  # to look up the others takes an import of seconds
+        return True
+    from weightsteer import adapters
+
+    try:
+        adapters.get(family)
+    except WeightsteerError:
+        return False
+    return True
+
+
+def _behavior_name(asked: str) -> str:
+    """The name of a behaviour that is asked for by its name or its file."""
+    if Path(asked).suffix not in (".yaml", ".yml"):
+        return asked
+    from weightsteer.data.behaviors import Behavior
+
+    return Behavior.load(asked).name
+
+
+def _shipped_behavior(name: str, vector: Path | None) -> str:
+    from weightsteer.data.behaviors.spec import names
+
+    if name in {*names("general"), *names("pocket")}:
+        return name
+    raise WeightsteerError(
+        f"{vector} was made for the behaviour {name!r}, which is not a shipped one. Give its YAML file, or another "
+        "behaviour to measure the vector on, with --behavior."
+    )

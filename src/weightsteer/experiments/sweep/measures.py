@@ -1,146 +1,155 @@
-"""The stages that measure: a sweep over rows, and what the same strengths cost."""
+"""The stages that measure: a sweep over rows, what the same strengths cost, and generated texts."""
 
-from collections import defaultdict
+import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
-from weightsteer.experiments.sweep.arms import Arm, Arms
-from weightsteer.experiments.sweep.lab import Lab
-from weightsteer.runtime.store import Artifact, digest_of, safe_name
+from weightsteer.experiments.stages.items import load_items
+from weightsteer.experiments.stages.vector import load_vector
+from weightsteer.experiments.sweep.entries import Entries, Entry, by_alphas, one_draw
+from weightsteer.runtime.models import ModelSpec
+from weightsteer.runtime.stage import Runner, Stage
 
 if TYPE_CHECKING:
     import polars
 
-    from weightsteer.data.evals import Evaluation
+    from weightsteer.data.evals.files import FileRows
 
 
-def swept(lab: Lab, arms: Arms, rows: Artifact, name: str, seed: int) -> Artifact:
-    """``rows.parquet``: the arms over the rows of one evaluation, each at its strengths; one draw of each control.
+@dataclass(frozen=True)
+class Sweep(Stage):
+    """``rows.parquet``: the entries over the rows of one evaluation, each at its strengths; one draw of each control.
 
-    All draws are compared where the strengths are: at equal side effects (`matched`).
+    All draws are compared where the strengths are: at equal side effects.
     """
 
-    def build(work: Path) -> None:
-        scored(lab, one_draw(arms.load()), rows, name).write_parquet(work / "rows.parquet")
+    name: ClassVar[str] = "sweep"
 
-    inputs = {
-        "model": lab.on(lab.identity),
-        "arms": dict(arms.inputs),
-        "items": rows,
-        "alphas": lab.config.alphas,
-        "evaluation": name,
-    }
-    own = ("swept", "scored", "evaluation", "by_strengths", "one_draw")
-    code = [
-        *(f"experiments.sweep.measures:{each}" for each in own),
-        "measure",
-        "measure.guided",
-        "models.loading",
-        *arms.code,
-    ]
-    return lab.make("sweep", inputs, code, build, seed=seed, name=f"sweep-{safe_name(name)}")
+    model: ModelSpec
+    entries: Entries
+    items: Stage
+    evaluation: str
+
+    def build(self, work: Path, runner: Runner) -> None:
+        rows = load_items(runner.make(self.items), self.evaluation)
+        scored(self.model, one_draw(self.entries.load(runner)), rows, runner).write_parquet(work / "rows.parquet")
 
 
-def damaged(lab: Lab, arms: Arms, seed: int) -> Artifact:
-    """``damage.parquet``: likelihood of neutral text under every arm, and its distance from the base model."""
+@dataclass(frozen=True)
+class Damage(Stage):
+    """``damage.parquet``: likelihood of neutral text under every entry, and its distance from the base model."""
 
-    def build(work: Path) -> None:
+    name: ClassVar[str] = "damage"
+
+    model: ModelSpec
+    entries: Entries
+
+    def build(self, work: Path, runner: Runner) -> None:
         import polars
 
         from weightsteer.data.evals.neutral import neutral_texts
         from weightsteer.measure.damage import damage
 
-        model, tokenizer = lab.models.trained
+        model, tokenizer = runner.model(self.model)
         texts = neutral_texts(model)
-        parts = [
-            damage(model, tokenizer, [arm.intervention for arm in together], texts, together[0].alphas)
-            for together in by_strengths(one_draw(arms.load()))
+        frames = [
+            damage(model, tokenizer, [entry.intervention for entry in together], texts, together[0].alphas)
+            for together in by_alphas(one_draw(self.entries.load(runner)))
         ]
-        polars.concat(parts).write_parquet(work / "damage.parquet")
-
-    inputs = {"model": lab.on(lab.identity), "arms": dict(arms.inputs), "alphas": lab.config.alphas}
-    code = [
-        "experiments.sweep.measures:damaged",
-        "experiments.sweep.measures:one_draw",
-        "measure.damage",
-        "data.evals.neutral",
-        "pocket.items",
-        "pocket.world",
-        *arms.code,
-    ]
-    return lab.make("damage", inputs, code, build, seed=seed)
+        polars.concat(frames).write_parquet(work / "damage.parquet")
 
 
-def capable(lab: Lab, arms: Arms, seed: int) -> Artifact:
-    """``capability.parquet``: the rows of neutral tasks under every arm, each at its strengths."""
+@dataclass(frozen=True)
+class Capability(Stage):
+    """``capability.parquet``: the rows of neutral tasks under every entry, each at its strengths."""
 
-    def build(work: Path) -> None:
+    name: ClassVar[str] = "capability"
+
+    model: ModelSpec
+    entries: Entries
+
+    def build(self, work: Path, runner: Runner) -> None:
         import polars
 
         from weightsteer.data.evals.capability import tasks
         from weightsteer.measure import sweep
 
-        model, tokenizer = lab.models.trained
-        parts = [
-            sweep(model, tokenizer, [arm.intervention for arm in together], task, together[0].alphas)
+        model, tokenizer = runner.model(self.model)
+        entries = one_draw(self.entries.load(runner))
+        frames = [
+            sweep(model, tokenizer, [entry.intervention for entry in together], task, together[0].alphas)
             for task in tasks()
-            for together in by_strengths(one_draw(arms.load()))
+            for together in by_alphas(entries)
         ]
-        polars.concat(parts).write_parquet(work / "capability.parquet")
-
-    inputs = {"model": lab.on(lab.identity), "arms": dict(arms.inputs), "alphas": lab.config.alphas}
-    own = ("capable", "one_draw", "by_strengths")
-    tasks_of = ("data.evals.capability", "data.evals.arithmetic", "data.evals.facts", "pocket.items", "pocket.world")
-    code = [*(f"experiments.sweep.measures:{each}" for each in own), "measure", *tasks_of, *arms.code]
-    return lab.make("capability", inputs, code, build, seed=seed)
+        polars.concat(frames).write_parquet(work / "capability.parquet")
 
 
-def one_draw(arms: Sequence[Arm]) -> list[Arm]:
-    """The arms with one draw of each control: all have the same norms, and cost the same on the whole."""
-    from weightsteer.measure.rows import identity
+@dataclass(frozen=True)
+class Samples(Stage):
+    """``samples.json``: likeliest answers to held-out questions of the behaviour at every strength.
 
-    once: dict[str, Arm] = {}
-    for arm in arms:
-        told = identity(arm.intervention)
-        once.setdefault(digest_of({**told, "seed": None} if told["method"] == "control" else told), arm)
-    return list(once.values())
+    Attributes:
+        tokens: the longest answer; None: what the model generates by default.
+        seed: of the vector, for the record.
+    """
+
+    name: ClassVar[str] = "samples"
+
+    model: ModelSpec
+    vector: Stage
+    questions: tuple[str, ...]
+    alphas: tuple[float, ...]
+    tokens: int | None
+    seed: int
+
+    def build(self, work: Path, runner: Runner) -> None:
+        from dataclasses import replace
+
+        import numpy as np
+
+        from weightsteer.inference.sampling import default_sampling, sample, stop_ids
+        from weightsteer.models import render_chat
+        from weightsteer.progress import progress
+        from weightsteer.steering import steer
+
+        vector = load_vector(runner.make(self.vector), runner, self.model)
+        model, tokenizer = runner.model(self.model)
+        greedy = replace(default_sampling(model), temperature=0.0)
+        greedy = replace(greedy, max_new_tokens=self.tokens or greedy.max_new_tokens)
+        prompts = [render_chat(tokenizer, [{"role": "user", "content": text}]) for text in self.questions]
+        unused = np.zeros((len(prompts), greedy.max_new_tokens))
+        lines = []
+        with progress("samples", len(self.alphas)) as advance:
+            for alpha in self.alphas if self.questions else ():
+                with steer(model, vector, alpha):
+                    owners = range(len(prompts))
+                    drawn = sample(model, prompts, owners, unused, greedy, stop_ids(model, tokenizer))
+                for question, ids in zip(self.questions, drawn, strict=True):
+                    text = tokenizer.decode(ids, skip_special_tokens=True).strip()
+                    lines.append({"prompt": question, "alpha": alpha, "seed": self.seed, "text": text})
+                advance(1)
+        (work / "samples.json").write_text(json.dumps(lines, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def scored(lab: Lab, arms: Sequence[Arm], rows: Artifact, name: str) -> "polars.DataFrame":
-    """The rows of one evaluation under every arm; those that ask for a thought are guided."""
+def scored(spec: ModelSpec, entries: Sequence[Entry], rows: "FileRows", runner: Runner) -> "polars.DataFrame":
+    """The rows of one evaluation under every entry; rows that ask for a thought are guided."""
     import polars
 
     from weightsteer.measure import sweep
     from weightsteer.measure.guided import guided
     from weightsteer.measure.rows import SCHEMA
 
-    model, tokenizer = lab.models.trained
-    asked = evaluation(rows, name)
-    items = asked.items(model)
-    parts = []
-    for together in by_strengths(arms):
-        chosen, alphas = [arm.intervention for arm in together], together[0].alphas
-        if any(item.thinking_tokens for item in items):
-            frames = [guided(model, tokenizer, items, each, alphas, name=name).select(list(SCHEMA)) for each in chosen]
-            parts += frames
+    model, tokenizer = runner.model(spec)
+    items = rows.items(model)
+    thinks = any(item.thinking_tokens for item in items)
+    frames = []
+    for together in by_alphas(entries):
+        chosen, alphas = [entry.intervention for entry in together], together[0].alphas
+        if thinks:
+            own = (guided(model, tokenizer, items, each, alphas, name=rows.name) for each in chosen)
+            frames += [frame.select(list(SCHEMA)) for frame in own]
         else:
-            parts.append(sweep(model, tokenizer, chosen, asked, alphas))
-    return polars.concat(parts)
-
-
-def evaluation(rows: Artifact, name: str) -> "Evaluation":
-    """The rows of ``items.jsonl`` under the name they were asked for by."""
-    from weightsteer.data.evals.files import FileRows
-
-    found = FileRows(data=rows.path / "items.jsonl")
-    found.name = name
-    return found
-
-
-def by_strengths(arms: Sequence[Arm]) -> list[list[Arm]]:
-    """Arms of the same strengths together: they share the passes of the base model."""
-    groups: dict[tuple[float, ...], list[Arm]] = defaultdict(list)
-    for arm in arms:
-        groups[arm.alphas].append(arm)
-    return list(groups.values())
+            frames.append(sweep(model, tokenizer, chosen, rows, alphas))
+    return polars.concat(frames)

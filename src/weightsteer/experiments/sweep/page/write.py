@@ -9,8 +9,8 @@ import polars as pl
 from weightsteer.experiments.sweep.page.evidence import Cosines, gather
 from weightsteer.experiments.sweep.page.figures import Figure, figures
 from weightsteer.experiments.sweep.page.render import render
+from weightsteer.files import write_atomically
 from weightsteer.report.svg import to_png
-from weightsteer.runtime.store import write_atomically
 from weightsteer.stats import paired, summarize
 
 

@@ -1,0 +1,74 @@
+"""What commands print: tables that fit a terminal or a file, and where the report of a run lies."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from weightsteer.runtime.store import Stored
+
+
+def console(width: int = 100) -> "Console":
+    """The terminal; a file or a pipe, which has no width of its own, gets ``width`` columns."""
+    from rich.console import Console
+
+    found = Console()
+    return found if found.is_terminal else Console(width=width)
+
+
+def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
+    """Print a table; the columns named in ``numbers`` are aligned to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title=title, title_justify="left")
+    for name in columns:
+        shown.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    console().print(shown)
+
+
+def report(folder: Path, place: Path | None = None) -> None:
+    """The summary of a report as a table, and the path of its page.
+
+    Args:
+        folder: the report itself: a link to it may lead to the report of another run by now.
+        place: where people find it, when that is another path.
+    """
+    import polars
+
+    from weightsteer.audit import headline_strengths
+    from weightsteer.report import summary_table
+
+    summary = polars.read_csv(folder / "summary.csv", infer_schema_length=None)
+    vectors = summary.filter(polars.col("method") != "control")
+    several = vectors["adapter"].n_unique() > 1
+    if several:  # to be compared at a glance; the rest is in the report
+        summary = vectors.filter(polars.col("alpha").is_in(headline_strengths(summary)))
+    console().print(summary_table(summary))
+    if several:
+        print("All strengths, the controls, and the norms of the vectors next to their effects:")
+    print((place or folder) / "report.html")
+
+
+def size(count: int) -> str:
+    """A number of bytes for reading."""
+    from rich.filesize import decimal
+
+    return decimal(count)
+
+
+def stored(entries: Sequence["Stored"], title: str) -> None:
+    """Artifacts with their size and what they were made from, and what they take up together."""
+    if entries:
+        rows = [
+            (one.stage, one.state, size(one.bytes), one.made_from, str((one.links or (one.path,))[0]))
+            for one in entries
+        ]
+        table(title, ("stage", "state", "size", "made from", "path"), rows, numbers=("size",))
+    count = f"{len(entries)} artifact{'' if len(entries) == 1 else 's'}"
+    print(f"{title}: {count}, {size(sum(one.bytes for one in entries))}")

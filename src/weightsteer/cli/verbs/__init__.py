@@ -1,1 +1,0 @@
-"""The verbs, one file each: ``VERB`` says what it is, a function calls and prints."""

@@ -1,0 +1,20 @@
+"""Versions of this package and of the libraries that do its arithmetic."""
+
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+
+from weightsteer import __version__
+
+_NUMERICS = ("torch", "transformers", "peft")
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Versions of this package and of the libraries that do the arithmetic, read without importing them."""
+    found = {"weightsteer": __version__}
+    for package in _NUMERICS:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
