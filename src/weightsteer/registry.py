@@ -3,7 +3,7 @@
 An extension is one module that registers itself with a decorator. It is found in three places:
 
 1. Modules of the package that owns the registry. The names are read from the text of these modules, so that a list of
-   names imports nothing and a look-up imports one module: a decorator gives its name as a string, on its own line.
+   names imports nothing and a look-up imports one module: a decorator gives its name as a literal string.
 2. Installed distributions, by entry points. The group is ``weightsteer.<registry>``, the name of the entry point is the
    name of the extension, and its value is the module (or the object in it) that registers the extension:
    ``[project.entry-points."weightsteer.evals"]``, ``weekdays = "my_package.weekdays"``.
@@ -13,11 +13,10 @@ The registries of modules are at the end of this file, where they can be had wit
 load torch. Behaviours are YAML files; their registry is in `weightsteer.data.behaviors.files`.
 """
 
-import hashlib
-import re
+import ast
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from importlib import import_module
@@ -28,6 +27,7 @@ from typing import Any, Generic, TypeVar
 from uuid import uuid4
 
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.files import digest_of, file_digest
 
 T = TypeVar("T")
 
@@ -53,12 +53,12 @@ class Registry(Generic[T]):
         kind: what messages call one of them: "evaluation".
         group: of the entry points, without ``weightsteer.``.
         package: whose modules hold the built-in extensions.
-        decorators: a regular expression of the functions that register.
+        decorators: the functions that register.
     """
 
-    def __init__(self, kind: str, group: str, package: str, decorators: str = "register") -> None:
+    def __init__(self, kind: str, group: str, package: str, decorators: Iterable[str] = ("register",)) -> None:
         self.kind, self.group, self.package = kind, f"{OWN}.{group}", package
-        self._registers = re.compile(rf'^@(?:{decorators})\(\s*"([^"]+)"', re.M)
+        self._decorators = frozenset(decorators)
         self._entries: dict[str, _Entry[T]] = {}
         self._left_out: set[str] = set()
 
@@ -92,7 +92,7 @@ class Registry(Generic[T]):
 
         Args:
             by: the class or function that was decorated: its module is where the extension comes from.
-            summary: one line for lists; by default the first sentence of the docstring of ``by``.
+            summary: one line for lists; by default the first sentence of the docstring of ``by`` or of its module.
 
         Raises:
             WeightsteerError: something else has the name.
@@ -115,11 +115,13 @@ class Registry(Generic[T]):
         return _distribution(self.plugins[name][0]) if name in self.plugins else self.module(name)
 
     def summary(self, name: str) -> str:
-        """An extension in one line.
+        """An extension in one line; one of this package is not imported.
 
         Raises:
             WeightsteerError: as `get`.
         """
+        if name in self.builtin and name not in self.plugins:
+            return self._declared[name][1]
         entry = self._find(name)
         return first_sentence(entry.summary or entry.by.__doc__ or sys.modules[entry.by.__module__].__doc__ or "")
 
@@ -148,17 +150,14 @@ class Registry(Generic[T]):
             return ""
         told = self.origin(name) if name in self.plugins else ""
         files = self._files(name)
-        return _digest(files, told) if files else self._find(name).token
+        if not files:
+            return self._find(name).token
+        return digest_of([told, *([label, file_digest(file)] for label, file in files)])
 
     @cached_property
     def builtin(self) -> dict[str, str]:
         """Names of the extensions of this package, with the modules that define them."""
-        folder = Path(__file__).parent.joinpath(*self.package.split(".")[1:])
-        return {
-            name: f"{self.package}.{file.stem}"
-            for file in sorted(folder.glob("*.py"))
-            for name in self._registers.findall(file.read_text(encoding="utf-8"))
-        }
+        return {name: module for name, (module, _) in self._declared.items()}
 
     @cached_property
     def plugins(self) -> dict[str, list[EntryPoint]]:
@@ -167,6 +166,16 @@ class Registry(Generic[T]):
         for point in entry_points(group=self.group):
             found.setdefault(point.name, []).append(point)
         return found
+
+    @cached_property
+    def _declared(self) -> dict[str, tuple[str, str]]:
+        """By name: the module, and a line about the extension, read from the text of the module."""
+        folder = Path(__file__).parent.joinpath(*self.package.split(".")[1:])
+        return {
+            name: (f"{self.package}.{file.stem}", first_sentence(summary))
+            for file in sorted(folder.glob("*.py"))
+            for name, summary in _declared_in(ast.parse(file.read_text(encoding="utf-8")), self._decorators)
+        }
 
     def _find(self, name: str) -> _Entry[T]:
         points = self.plugins.get(name, [])
@@ -209,12 +218,12 @@ class Registry(Generic[T]):
 
 
 def first_sentence(text: str) -> str:
-    """The first sentence of a docstring, on one line and without its full stop.
+    """The first sentence of a docstring, on one line, without its full stop and the marks of code.
 
     >>> first_sentence("A LoRA, rank r. Exact.")
     'A LoRA, rank r'
     """
-    paragraph = " ".join(text.strip().partition("\n\n")[0].split())
+    paragraph = " ".join(text.strip().partition("\n\n")[0].replace("`", "").split())
     return paragraph.partition(". ")[0].removesuffix(".")
 
 
@@ -222,14 +231,15 @@ def _distribution(point: EntryPoint) -> str:
     return f"{point.dist.name} {point.dist.version}" if point.dist else "an unnamed distribution"
 
 
-def _digest(files: Iterable[tuple[str, Path]], told: str) -> str:
-    """blake2b-128 (hex) over a text and named files."""
-    digest = hashlib.blake2b(told.encode(), digest_size=16)
-    for name, file in files:
-        content = file.read_bytes()
-        digest.update(f"\0{name}\0{len(content)}\0".encode())
-        digest.update(content)
-    return digest.hexdigest()
+def _declared_in(tree: ast.Module, decorators: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """The names that a module registers, each with the text that says what it is: its ``origin`` or a docstring."""
+    for node in tree.body:
+        if isinstance(node, (ast.ClassDef, ast.FunctionDef)):
+            for call in node.decorator_list:
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in decorators:
+                    given = {each.arg: ast.literal_eval(each.value) for each in call.keywords if each.arg == "origin"}
+                    text = given.get("origin") or ast.get_docstring(node) or ast.get_docstring(tree) or ""
+                    yield ast.literal_eval(call.args[0]), text
 
 
 def _files(module: str) -> list[tuple[str, Path]]:
@@ -255,7 +265,9 @@ EVALS: Registry[Any] = Registry("evaluation", "evals", "weightsteer.data.evals")
 ACTIVATION: Registry[Any] = Registry("activation method", "activation", "weightsteer.activation.methods")
 BASES: Registry[Any] = Registry("basis", "bases", "weightsteer.analysis.bases")
 PLANS: Registry[Any] = Registry("plan", "plans", "weightsteer.analysis.plans")
-CONTROLS: Registry[Any] = Registry("control", "controls", "weightsteer.controls", "from_vector|from_branch|from_pairs")
+CONTROLS: Registry[Any] = Registry(
+    "control", "controls", "weightsteer.controls", ("from_vector", "from_branch", "from_pairs")
+)
 
 PACKAGES = frozenset(each.package for each in (ADAPTERS, EVALS, ACTIVATION, BASES, PLANS, CONTROLS))
 """The packages whose modules are found by name, while the program runs."""

@@ -82,7 +82,7 @@ def from_vector(name: str, *, shows: str, drawn: bool) -> Callable[[FromVector],
     """Function decorator: a control computed from the vector."""
 
     def add(make: FromVector) -> FromVector:
-        registry.add(name, VectorKind(name, shows, drawn, make), make, shows)
+        registry.add(name, VectorKind(name, shows, drawn, make), make)
         return make
 
     return add
@@ -92,7 +92,7 @@ def from_branch(name: str, *, shows: str, side: Side) -> Callable[[FromBranch], 
     """Function decorator: a control made from the task vector of one branch."""
 
     def add(make: FromBranch) -> FromBranch:
-        registry.add(name, BranchKind(name, shows, False, side, make), make, shows)
+        registry.add(name, BranchKind(name, shows, False, side, make), make)
         return make
 
     return add
@@ -102,7 +102,7 @@ def from_pairs(name: str, *, shows: str, of_behavior: bool = False) -> Callable[
     """Function decorator: a control that is trained on the pairs the function gives."""
 
     def add(make: FromPairs) -> FromPairs:
-        registry.add(name, PairsKind(name, shows, False, make, of_behavior), make, shows)
+        registry.add(name, PairsKind(name, shows, False, make, of_behavior), make)
         return make
 
     return add

@@ -10,7 +10,7 @@ from weightsteer.vector import WeightVector
     side="positive",
 )
 def positive(branch: WeightVector) -> WeightVector:
-    """``τ⁺``."""
+    """The positive branch alone, ``τ⁺``."""
     return branch * 1.0
 
 
@@ -20,5 +20,5 @@ def positive(branch: WeightVector) -> WeightVector:
     side="negative",
 )
 def negative(branch: WeightVector) -> WeightVector:
-    """``−τ⁻``."""
+    """The negative branch alone, with the opposite sign: ``−τ⁻``."""
     return branch * -1.0

@@ -1,4 +1,4 @@
-"""Plan ``coordinates``: the family's own parameters, its path, the singular values of dW and those of W."""
+"""The family's own parameters, its path, the singular values of dW and those of W."""
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial

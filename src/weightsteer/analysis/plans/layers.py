@@ -1,4 +1,4 @@
-"""Plan ``layers``: single layers and thirds of the depth, each alone and each left out."""
+"""Single layers and thirds of the depth, each alone and each left out."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial

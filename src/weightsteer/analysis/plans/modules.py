@@ -1,4 +1,4 @@
-"""Plan ``modules``: kinds of modules and groups of kinds, alone and left out; and single modules for the heat maps."""
+"""Kinds of modules and groups of kinds, alone and left out; and single modules for the heat maps."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""Plan ``norms``: which of the two carries the effect, where the vector points or how its norm is spread.
+"""Which of the two carries the effect, where the vector points or how its norm is spread.
 
     direction only                   the directions of all modules, their norms made equal; the global norm kept
     magnitude only                   the norm of every module kept, its direction random

@@ -1,4 +1,4 @@
-"""Plan ``projection``: the vector in subspaces of the model, by rank, kept and taken out.
+"""The vector in subspaces of the model, by rank, kept and taken out.
 
 For a basis B and the modules it is about, with dW the vector in these modules:
 
