@@ -1,9 +1,9 @@
 """Where the YAML files of behaviours lie: in this package and in installed distributions.
 
 A distribution names each behaviour under the entry points ``weightsteer.behaviors``. The value is a package whose
-folder holds ``<name>.yaml`` (``punctuality = "my_package.behaviors"``; the package is not imported, and needs no Python
-file), or an attribute that is the path of the folder or of the file (``punctuality = "my_package:FOLDER"``). A file of
-the same name in the subfolder ``pocket``, when there is one, is the counterpart for the embedded models.
+folder holds ``<name>.yaml`` (``punctuality = "my_package.behaviors"``; nothing is imported, and the folder needs no
+Python file), or an attribute that is the path of the folder or of the file (``punctuality = "my_package:FOLDER"``). A
+file of the same name in the subfolder ``pocket``, when there is one, is the counterpart for the embedded models.
 """
 
 from functools import cached_property
@@ -70,11 +70,13 @@ class Behaviors(Registry[Path]):
         if point.attr:
             place = Path(point.load())
         else:
-            spec = find_spec(point.module)
-            folders = spec.submodule_search_locations if spec else None
+            top, *inner = point.module.split(".")
+            spec = find_spec(top)
+            roots = (spec and spec.submodule_search_locations) or []
+            folders = [folder for root in roots if (folder := Path(root).joinpath(*inner)).is_dir()]
             if not folders:
-                raise WeightsteerError(f"{point.module} is no package, so it has no folder for YAML files")
-            place = Path(next(iter(folders)))
+                raise WeightsteerError(f"{point.module} is no folder of a package")
+            place = folders[0]
         self.add(point.name, place, Behaviors)
 
 
