@@ -1,6 +1,6 @@
 # make demo   sets everything up and runs the main job on the embedded model
 # make test   sets everything up and runs all the tests
-# make lint   ruff and the type checker
+# make lint   ruff, the type checker and the layers
 # make bench  the speed requirements, measured here
 # Nothing but python3 (3.11 or newer) and make is needed beforehand.
 
@@ -21,6 +21,7 @@ lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports
 
 bench: $(STAMP)
 	for each in sweep_speed pocket_overhead overhead; do $(BIN)/python benchmarks/$$each.py || exit; done

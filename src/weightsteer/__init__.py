@@ -32,7 +32,7 @@ _HOME = {
     "WeightVector": "vector",
     "WeightsteerError": "errors",
     "load_model": "models",
-    "prompts_of": "steering.prompts",
+    "prompts_of": "data.behaviors.prompts",
     "steer": "steering",
     "summarize": "stats",
     "sweep": "measure",
@@ -55,10 +55,10 @@ if TYPE_CHECKING:
     from weightsteer.activation import ActivationVector
     from weightsteer.data import evals
     from weightsteer.data.behaviors import Behavior
+    from weightsteer.data.behaviors.prompts import prompts_of
     from weightsteer.errors import WeightsteerError
     from weightsteer.measure import sweep
     from weightsteer.models import load_model
     from weightsteer.stats import summarize
     from weightsteer.steering import Intervention, steer
-    from weightsteer.steering.prompts import prompts_of
     from weightsteer.vector import WeightVector

@@ -11,10 +11,12 @@ from tiny import tiny
 from weightsteer.analysis import bases
 from weightsteer.analysis.bases import Materials
 from weightsteer.analysis.basis import Basis, random_columns
+from weightsteer.analysis.projection import complement, project
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import weight_hash
 from weightsteer.terms import Bias, Dense, Sum
 from weightsteer.vector import WeightVector
+from weightsteer.vector.recompress import recompress
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 O_PROJ = "model.layers.0.self_attn.o_proj"
@@ -26,7 +28,7 @@ def trained():
 
 
 def share(v, basis):
-    part = v.project(basis)
+    part = project(v, basis)
     return part.norm() ** 2 / v.keep(part.names).norm() ** 2
 
 
@@ -57,10 +59,10 @@ def test_every_kind_says_what_it_is(tmp_path):
 def test_the_own_subspace_holds_the_leading_singular_values(side):
     """It is the ceiling every other basis of that rank is compared with; all of its rank holds the vector whole."""
     model, v = trained()
-    top = v.project(bases.make("own", model, vector=v, rank=2, side=side))
-    best, _ = v.recompress(rank=2)
+    top = project(v, bases.make("own", model, vector=v, rank=2, side=side))
+    best, _ = recompress(v, rank=2)
     assert (top - best).norm() <= 1e-5 * v.norm()
-    whole = v.project(bases.make("own", vector=v, rank=8, side=side))
+    whole = project(v, bases.make("own", vector=v, rank=8, side=side))
     assert (whole - v).norm() <= 1e-5 * v.norm()
 
 
@@ -206,6 +208,6 @@ def test_the_example_of_the_documentation_works():
             basis = bases.make("layer-norms", model, rank=1, side=side)
             assert abs(float(basis.vectors[basis.names[0]][5, 0])) > 0.999
             part = Basis(basis.name, basis.side, basis.origin, basis.vectors)
-            assert v.project(part) + v.complement(part) == v
+            assert project(v, part) + complement(v, part) == v
     finally:
         bases.registry.remove("layer-norms")

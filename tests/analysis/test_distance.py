@@ -6,6 +6,7 @@ import torch
 from tiny import tiny
 from vectors import made
 
+from weightsteer.analysis.distance import base_distance
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import Bias, Dense, Sum
 from weightsteer.vector import WeightVector
@@ -28,7 +29,7 @@ def test_numbers_are_those_of_the_weights(tmp_path):
     model, whole = made(tmp_path)
     v = whole.keep("mlp.*")
     other = moved(model, v, c=-0.5, noise=0.02)
-    report = v.base_distance(other, model)
+    report = base_distance(v, other, model)
     here, there = (
         torch.cat([one.get_submodule(name).weight.double().flatten() for name in v.names]) for one in (other, model)
     )
@@ -49,16 +50,16 @@ def test_numbers_are_those_of_the_weights(tmp_path):
 def test_hand_cases(tmp_path):
     """The base itself is no distance away; a model that is the base steered is one length of the vector away."""
     model, v = made(tmp_path)
-    same = v.base_distance(model, model)
+    same = base_distance(v, model, model)
     assert (same.total.relative, same.everywhere, same.total.cosine) == (0.0, 0.0, None)
     assert "does not differ anywhere" in same.reading
-    steered = v.base_distance(moved(model, v, c=1.0), model)
+    steered = base_distance(v, moved(model, v, c=1.0), model)
     assert steered.total.in_vectors == pytest.approx(1.0, rel=1e-5)
     assert steered.total.cosine == pytest.approx(1.0, abs=1e-6)
     assert "already moved the way of the vector" in steered.reading
-    assert "the vector itself is zero" in (v - v).base_distance(moved(model, v, c=1.0), model).reading
+    assert "the vector itself is zero" in base_distance(v - v, moved(model, v, c=1.0), model).reading
     rest = v.drop("mlp.*")
-    assert "in the modules of the vector" in rest.base_distance(moved(model, v.keep("mlp.*"), c=1.0), model).reading
+    assert "in the modules of the vector" in base_distance(rest, moved(model, v.keep("mlp.*"), c=1.0), model).reading
 
 
 def test_biases_norms_and_embeddings_count(tmp_path):
@@ -79,7 +80,7 @@ def test_biases_norms_and_embeddings_count(tmp_path):
         },
         {},
     )
-    report = v.base_distance(other, model)
+    report = base_distance(v, other, model)
     assert [report.modules[name].in_vectors for name in (q, norm, table)] == pytest.approx([3.0, 2.0, 1.0], rel=1e-5)
     assert [report.modules[name].cosine for name in (q, norm, table)] == pytest.approx([1.0, 1.0, -1.0], abs=1e-5)
 
@@ -90,4 +91,4 @@ def test_other_architectures_have_no_distance(tmp_path):
     deeper, _ = tiny("qwen3", layers=5)
     for pair in ((deeper, model), (model, deeper)):
         with pytest.raises(WeightsteerError, match=r"fine-tunes of one model|lacks the parameter"):
-            v.base_distance(*pair)
+            base_distance(v, *pair)

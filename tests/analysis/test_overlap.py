@@ -12,6 +12,7 @@ from tiny import tiny
 from weightsteer.analysis import bases
 from weightsteer.analysis.basis import Basis, generator, random_columns
 from weightsteer.analysis.overlap import null_deviation, overlap, subspace_overlap
+from weightsteer.analysis.projection import project
 from weightsteer.analysis.ranks import effective_ranks
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import Bias, Dense, LowRank, Sum
@@ -49,7 +50,7 @@ def test_shares_are_what_projection_keeps(trained, side):
     model, v = trained
     basis = bases.make("weights-top", model, rank=3, side=side)
     frame = overlap(v, basis, draws=20)
-    part = v.project(basis)
+    part = project(v, basis)
     for name in v.names:
         B, dW = basis.vectors[name].double().numpy(), v.terms[name].columns(0, v.terms.shape(name)[1]).numpy()
         held = np.square(B.T @ dW if side == "output" else dW @ B).sum() / np.square(dW).sum()
@@ -59,7 +60,7 @@ def test_shares_are_what_projection_keeps(trained, side):
     assert kinds["modules"].sum() == layers["modules"].sum() == len(modules) == 28
     assert line(frame)["unit_share"] == pytest.approx(modules["share"].mean())
     mlp = v.keep("mlp.down_proj")
-    expected = mlp.project(basis).norm() ** 2 / mlp.norm() ** 2
+    expected = project(mlp, basis).norm() ** 2 / mlp.norm() ** 2
     assert line(frame, "kind", "mlp.down_proj")["share"] == pytest.approx(expected, rel=1e-5)
     assert frame["warning"].null_count() == len(frame)
 

@@ -13,6 +13,7 @@ from tiny import tiny
 from vectors import ARCHITECTURES, batch, logits
 
 from weightsteer.analysis.basis import Basis, random_columns
+from weightsteer.analysis.projection import complement, project
 from weightsteer.errors import WeightsteerError
 from weightsteer.steering import steer
 from weightsteer.terms import Bias, Dense, LowRank, Sum
@@ -53,8 +54,8 @@ def test_component_and_remainder_are_the_vector(drawn, side, rank, seed):
     """Otherwise what an ablation drops and what it keeps would not add up to what was trained."""
     (v,) = drawn
     basis = basis_for(v, side, rank, seed)
-    assert v.project(basis) + v.complement(basis) == v
-    assert v.complement(basis) + v.project(basis) == v
+    assert project(v, basis) + complement(v, basis) == v
+    assert complement(v, basis) + project(v, basis) == v
 
 
 @settings(max_examples=30, deadline=None)
@@ -63,7 +64,7 @@ def test_the_component_is_the_dense_projection(drawn, side, rank, seed):
     """A wrong side, order or coefficient in any form (rotations, scales, biases) would show here."""
     (v,) = drawn
     basis = basis_for(v, side, rank, seed)
-    component, remainder = v.project(basis), v.complement(basis)
+    component, remainder = project(v, basis), complement(v, basis)
     for name in v.names:
         dW, P = matrix(v, name), projector(basis, name)
         expected = P @ dW if side == "output" else dW @ P
@@ -84,12 +85,12 @@ def test_both_sides_at_once(drawn, seed):
     """P_out dW P_in, with each projector on its own side."""
     (v,) = drawn
     out, into = basis_for(v, "output", 1, seed), basis_for(v, "input", 2, seed + 1)
-    component = v.project((out, into))
-    assert component == v.project(out).project(into)
+    component = project(v, (out, into))
+    assert component == project(project(v, out), into)
     for name in v.names:
         dW = matrix(v, name)
         assert same(matrix(component, name), projector(out, name) @ dW @ projector(into, name), dW)
-    assert v.project((into, out)) + v.complement((into, out)) == v
+    assert project(v, (into, out)) + complement(v, (into, out)) == v
 
 
 @settings(max_examples=20, deadline=None)
@@ -98,10 +99,10 @@ def test_a_projection_is_idempotent_and_orthogonal_to_its_remainder(drawn, side,
     """Projecting twice must change nothing, the remainder must have no component, and energies must add up."""
     (v,) = drawn
     basis = basis_for(v, side, rank)
-    component, remainder = v.project(basis), v.complement(basis)
+    component, remainder = project(v, basis), complement(v, basis)
     scale = 1 + v.norm()
-    assert (component.project(basis) - component).norm() <= 1e-5 * scale
-    assert remainder.project(basis).norm() <= 1e-5 * scale
+    assert (project(component, basis) - component).norm() <= 1e-5 * scale
+    assert project(remainder, basis).norm() <= 1e-5 * scale
     assert math.isclose(component.norm() ** 2 + remainder.norm() ** 2, v.norm() ** 2, abs_tol=1e-5 * scale**2)
 
 
@@ -115,7 +116,7 @@ def test_the_parts_steer_like_the_whole(arch):
         expected = logits(model, ids)
     for side in SIDES:
         basis = basis_for(v, side, rank=3)
-        with steer(model, {v.project(basis): 1.0, v.complement(basis): 1.0}):
+        with steer(model, {project(v, basis): 1.0, complement(v, basis): 1.0}):
             found = logits(model, ids)
         assert (expected - logits(model, ids)).abs().max() > 0.1
         assert (found - expected).abs().max() <= 1e-3
@@ -126,11 +127,11 @@ def test_modules_without_a_subspace_are_dropped_from_the_component_and_kept_in_t
     v = random_vector(tiny("qwen3", layers=2)[0])
     names = [name for name in v.names if name.endswith(("o_proj", "down_proj"))]
     basis = basis_for(v, "output", names=names)
-    assert v.project(basis).names == names
-    remainder = v.complement(basis)
+    assert project(v, basis).names == names
+    remainder = complement(v, basis)
     assert remainder.names == v.names
     assert all(remainder.terms[name] == v.terms[name] for name in v.names if name not in names)
-    assert v.project(basis) + remainder == v
+    assert project(v, basis) + remainder == v
 
 
 def test_matched_has_the_norm_of_what_was_projected():
@@ -138,17 +139,17 @@ def test_matched_has_the_norm_of_what_was_projected():
     v = random_vector(tiny("qwen3", layers=2)[0])
     names = [name for name in v.names if name.endswith("o_proj")]
     basis = basis_for(v, "output", names=names)
-    matched = v.project(basis, matched=True)
+    matched = project(v, basis, matched=True)
     assert math.isclose(matched.norm(), v.keep(names).norm(), rel_tol=1e-6)
-    assert math.isclose(matched.cosine(v.project(basis)), 1.0, rel_tol=1e-6)
+    assert math.isclose(matched.cosine(project(v, basis)), 1.0, rel_tol=1e-6)
 
 
 def test_a_component_keeps_the_lower_of_two_ranks():
     """A wide subspace must not blow a rank-2 delta up to its own rank, nor a narrow one keep the rank of the delta."""
     shape = (8, 6)
     v = WeightVector({"layers.0.up": Sum(shape, [(1.0, LowRank(torch.randn(8, 3), torch.randn(3, 6)))])}, {})
-    assert v.project(basis_for(v, "output", 5)).rank("layers.0.up") == 3
-    assert v.project(basis_for(v, "output", 2)).rank("layers.0.up") == 2
+    assert project(v, basis_for(v, "output", 5)).rank("layers.0.up") == 3
+    assert project(v, basis_for(v, "output", 2)).rank("layers.0.up") == 2
 
 
 def test_the_whole_space_keeps_everything_and_an_orthogonal_one_nothing():
@@ -157,12 +158,12 @@ def test_the_whole_space_keeps_everything_and_an_orthogonal_one_nothing():
     eye = torch.eye(4)
     whole = Basis("whole", "output", "all", {"layers.0.up": eye})
     nothing = Basis("nothing", "output", "the null space", {"layers.0.up": eye[:, 2:]})
-    assert math.isclose(v.project(whole).cosine(v), 1.0)
-    assert v.complement(whole).norm() == 0.0
-    assert v.project(nothing).norm() == 0.0
-    assert math.isclose(v.complement(nothing).norm(), v.norm())
+    assert math.isclose(project(v, whole).cosine(v), 1.0)
+    assert complement(v, whole).norm() == 0.0
+    assert project(v, nothing).norm() == 0.0
+    assert math.isclose(complement(v, nothing).norm(), v.norm())
     with pytest.raises(WeightsteerError, match="no component"):
-        v.project(nothing, matched=True)
+        project(v, nothing, matched=True)
 
 
 def test_a_bias_belongs_to_the_output():
@@ -170,18 +171,18 @@ def test_a_bias_belongs_to_the_output():
     b = torch.tensor([1.0, 2.0, 3.0])
     v = WeightVector({"layers.0.up": Sum((3, 2), [(1.0, Bias(b, 2))])}, {})
     first = torch.eye(3)[:, :1]
-    kept = v.project(Basis("first", "output", "feature 0", {"layers.0.up": first})).bias_delta("layers.0.up")
+    kept = project(v, Basis("first", "output", "feature 0", {"layers.0.up": first})).bias_delta("layers.0.up")
     assert kept is not None
     assert kept.tolist() == [1.0, 0.0, 0.0]
     into = Basis("in", "input", "feature 0", {"layers.0.up": torch.eye(2)[:, :1]})
-    assert v.project(into).norm() == 0.0
-    assert v.complement(into) + v.project(into) == v
+    assert project(v, into).norm() == 0.0
+    assert complement(v, into) + project(v, into) == v
 
 
 def test_it_is_told_how_the_vector_was_made(tmp_path):
     """A saved part that looks like a trained vector would be mistaken for one."""
     v = random_vector(tiny("qwen3", layers=2)[0])
-    part = v.project(basis_for(v, "output"))
+    part = project(v, basis_for(v, "output"))
     assert part.metadata["operations"][-1].startswith("projected on test-output (output, rank 2, ")
     assert part.metadata["geometry"] is None
     loaded = WeightVector.load(part.save(tmp_path / "part.safetensors"))
@@ -195,13 +196,13 @@ def test_errors_name_the_module_the_side_and_the_widths():
     down = "model.layers.1.mlp.down_proj"
     wrong = Basis("wide", "output", "of the input's width", {down: torch.eye(64)[:, :2]})
     with pytest.raises(WeightsteerError, match=r"output of model\.layers\.1\.mlp\.down_proj has 32 features.*64 there"):
-        v.project(wrong)
+        project(v, wrong)
     other = Basis("other", "output", "elsewhere", {"model.layers.77.mlp.down_proj": torch.eye(32)[:, :2]})
     with pytest.raises(WeightsteerError, match="other modules"):
-        v.complement(other)
+        complement(v, other)
     twice = basis_for(v, "output")
     with pytest.raises(WeightsteerError, match="one must be of the output and one of the input"):
-        v.project((twice, twice))
+        project(v, (twice, twice))
     foreign = Basis("foreign", "output", "x", {down: torch.eye(32)[:, :2]}, {"name": "elsewhere", "hash": "0" * 32})
     with pytest.raises(WeightsteerError, match="made on elsewhere"):
-        v.project(foreign)
+        project(v, foreign)

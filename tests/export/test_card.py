@@ -6,6 +6,7 @@ from made_vectors import DOWN, FEW, Q, bias, low_rank, quick, scales, vector
 from tiny import tiny
 from vectors import batch, logits, made
 
+from weightsteer.export import export_peft
 from weightsteer.steering import steer
 
 
@@ -21,7 +22,7 @@ def test_the_hub_can_read_it(tmp_path):
     """The hub files a model by its front matter: base model and library decide who finds and can load it."""
     model, v = made(tmp_path, targets=FEW)
     v = v.with_metadata(behavior="honesty: frank | open", geometry={"cos_anti": 0.25, "reading": "Clean.", "by": {}})
-    card = card_of(v.export_peft(tmp_path / "exported", model=model))
+    card = card_of(export_peft(v, tmp_path / "exported", model=model))
     assert card.data.base_model == "tiny-qwen3"
     assert card.data.library_name == "peft"
     assert card.data.tags == ["weightsteer", "steering-vector", "lora", "honesty-frank-open"]
@@ -59,7 +60,7 @@ def test_what_it_shows_does_what_it_says(tmp_path, monkeypatch, baked, recommend
     model, v = quick()
     if recommended is not None:
         v = v.with_metadata(recommended_alpha=recommended)
-    report = v.export_peft(tmp_path / "exported", alpha=baked, model=model)
+    report = export_peft(v, tmp_path / "exported", alpha=baked, model=model)
     with_peft, with_us = snippets(card_of(report))
     assert f"rescale_adapter_scale(model, {scale:g})" in with_peft
     assert f"alpha={scale:g}" in with_us
@@ -74,7 +75,7 @@ def test_what_is_lost_is_said(tmp_path):
     """A truncated LoRA is another vector: whoever downloads it sees only the card."""
     model, _ = tiny("qwen2")
     v = vector({**scales(model), Q: [low_rank(model, Q), bias(model, Q)]}, model)
-    report = v.export_peft(tmp_path / "exported", rank=4, drop_bias=True, model=model)
+    report = export_peft(v, tmp_path / "exported", rank=4, drop_bias=True, model=model)
     text = card_of(report).text
     assert f"no: {report.left_out.energy:.3%} of ‖dW‖² is lost" in text
     assert f"of norm {report.left_out.bias:.4g}" in text
@@ -85,7 +86,7 @@ def test_what_is_lost_is_said(tmp_path):
 def test_what_was_not_proved_is_said(tmp_path):
     """No proof must not read like one."""
     _, v = quick()
-    text = card_of(v.export_peft(tmp_path / "exported", alpha=-0.5)).text
+    text = card_of(export_peft(v, tmp_path / "exported", alpha=-0.5)).text
     assert "Not proved" in text
     assert "adds `-0.5·dW` to 8 modules" in text
     assert "a scale of s means α = -0.5·s" in text

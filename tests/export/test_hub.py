@@ -8,7 +8,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 from made_vectors import quick
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.export import hub
+from weightsteer.export import export_peft, hub
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def test_a_finished_folder_goes_up_whole(tmp_path, api):
         return api.upload_folder.return_value
 
     api.upload_folder.side_effect = upload
-    report = v.export_peft(tmp_path / "exported", model=model, push="me/honesty", private=True)
+    report = export_peft(v, tmp_path / "exported", model=model, push="me/honesty", private=True)
     assert report.url == "https://huggingface.co/me/honesty"
     assert report.url in str(report)
     assert api.create_repo.call_args.args == ("me/honesty",)
@@ -69,7 +69,7 @@ def test_offline_is_said_before_any_work(tmp_path, monkeypatch):
     _, v = quick()
     monkeypatch.setenv("HF_TOKEN", "hf_none")
     with pytest.raises(WeightsteerError, match=r"me/honesty.*offline mode.*HF_HUB_OFFLINE"):
-        v.export_peft(tmp_path / "exported", push="me/honesty")
+        export_peft(v, tmp_path / "exported", push="me/honesty")
     assert not (tmp_path / "exported").exists()
 
 
@@ -78,7 +78,7 @@ def test_impossible_names_are_refused(tmp_path, name):
     """The hub would refuse them after the upload began."""
     _, v = quick()
     with pytest.raises(WeightsteerError, match="no name of a hub repository"):
-        v.export_peft(tmp_path / "exported", push=name)
+        export_peft(v, tmp_path / "exported", push=name)
 
 
 @pytest.mark.parametrize(
@@ -95,7 +95,7 @@ def test_a_token_that_does_not_work(tmp_path, api, error, said):
     _, v = quick()
     api.whoami.side_effect = error
     with pytest.raises(WeightsteerError, match=said):
-        v.export_peft(tmp_path / "exported", push="me/honesty")
+        export_peft(v, tmp_path / "exported", push="me/honesty")
     assert not (tmp_path / "exported").exists()
 
 
@@ -104,7 +104,7 @@ def test_a_failing_upload_keeps_the_folder(tmp_path, api):
     _, v = quick()
     api.upload_folder.side_effect = refusal(403)
     with pytest.raises(WeightsteerError, match=r"refuses the token.*complete in .*exported.*hf upload me/honesty"):
-        v.export_peft(tmp_path / "exported", push="me/honesty")
+        export_peft(v, tmp_path / "exported", push="me/honesty")
     assert (tmp_path / "exported" / "adapter_model.safetensors").is_file()
 
 
@@ -113,8 +113,8 @@ def test_private_means_private(tmp_path, api):
     _, v = quick()
     api.repo_info.return_value.private = False
     with pytest.raises(WeightsteerError, match=r"is public.*nothing was uploaded.*exported"):
-        v.export_peft(tmp_path / "exported", push="me/honesty", private=True)
+        export_peft(v, tmp_path / "exported", push="me/honesty", private=True)
     api.upload_folder.assert_not_called()
-    v.export_peft(tmp_path / "exported", push="me/honesty")
+    export_peft(v, tmp_path / "exported", push="me/honesty")
     assert api.create_repo.call_args.kwargs["private"] is None
     api.upload_folder.assert_called_once()

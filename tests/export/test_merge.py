@@ -12,7 +12,7 @@ from torch import nn
 from vectors import batch, logits, made, same_weights, vector_of, weights
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.export import CastWarning
+from weightsteer.export import CastWarning, merge_into
 from weightsteer.steering import steer
 from weightsteer.terms import Bias, Dense, LowRank
 
@@ -26,7 +26,7 @@ def test_merge_rounds_once(tmp_path):
     model, v = made(tmp_path)
     half = deepcopy(model).bfloat16()
     before = weights(half)
-    report = v.merge_into(half, 0.7)
+    report = merge_into(v, half, 0.7)
     for name in v.names:
         exact = before[f"{name}.weight"].float() + 0.7 * v.delta(name)
         assert torch.equal(half.get_submodule(name).weight, exact.bfloat16())
@@ -57,7 +57,7 @@ def test_what_bf16_leaves_of_a_vector(ratio):
     v = vector({"a": [LowRank(B * (ratio * weight.float().norm() / (B @ A).norm()), A)]})
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        report = v.merge_into(model)
+        report = merge_into(v, model)
     error, gain, unchanged = PUBLISHED[ratio]
     total = report.total
     assert total.ratio == pytest.approx(ratio, rel=1e-3)
@@ -78,7 +78,7 @@ def test_the_warning_says_how_to_avoid_it(tmp_path):
     with pytest.warns(
         CastWarning, match=r"bfloat16 eats some of the vector.*dtype=\"float32\".*weightsteer\.steer"
     ) as told:
-        report = v.merge_into(half)
+        report = merge_into(v, half)
     assert told[0].filename == __file__
     text = str(report)
     assert "warning: bfloat16 eats some of the vector" in text
@@ -99,7 +99,7 @@ def test_merging_in_fp32_loses_nothing(tmp_path, arch):
     exact = deepcopy(half).float()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        report = v.merge_into(half, 1.5, dtype="float32")
+        report = merge_into(v, half, 1.5, dtype="float32")
     assert {parameter.dtype for parameter in half.parameters()} == {torch.float32}
     assert (half.lm_head.weight is half.model.embed_tokens.weight) == (arch == "qwen3")
     assert report.total.error < 1e-3
@@ -112,7 +112,7 @@ def test_a_smaller_dtype_is_that_of_the_whole_model(tmp_path):
     """A model with some modules in bf16 and the others in fp32 fails in its first matrix product."""
     model, v = made(tmp_path)
     exact = {name: model.get_submodule(name).weight + v.delta(name) for name in v.names}
-    report = v.merge_into(model, dtype=torch.bfloat16)
+    report = merge_into(v, model, dtype=torch.bfloat16)
     assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
     assert not any(parameter.requires_grad for parameter in model.parameters())
     assert model.lm_head.weight is model.model.embed_tokens.weight
@@ -131,12 +131,12 @@ def test_deltas_that_depend_on_the_base_weight(arch):
     ids = batch()
     with steer(model, v, -1.5):
         steered = logits(model, ids)
-    v.merge_into(model, -1.5)
+    merge_into(v, model, -1.5)
     expected = changed(original, {f"{name}.weight": -1.5 * delta for name, delta in deltas.items()})
     assert all(torch.equal(model.get_parameter(key), expected.get_parameter(key)) for key in weights(expected))
     assert (logits(model, ids) - steered).abs().max() <= 1e-4
     with pytest.raises(WeightsteerError, match="changed in place"):
-        v.merge_into(model)
+        merge_into(v, model)
 
 
 def test_biases_where_the_module_has_one():
@@ -147,7 +147,7 @@ def test_biases_where_the_module_has_one():
     with steer(model, v, 2.0):
         steered = logits(model, ids)
     kept = model.get_submodule(K).weight.clone()
-    report = v.merge_into(model, 2.0)
+    report = merge_into(v, model, 2.0)
     assert (logits(model, ids) - steered).abs().max() <= 1e-4
     assert torch.equal(model.get_submodule(K).weight, kept)
     assert report.modules[K].entries == len(model.get_submodule(K).bias)
@@ -158,7 +158,7 @@ def test_embeddings_and_norms():
     model, _ = tiny("llama")
     v = vector({name: [dense(model, name)] for name in (EMBEDDING, NORM, HEAD)}, model)
     expected = changed(model, {f"{name}.weight": 0.5 * v.delta(name) for name in v.names})
-    v.merge_into(model, 0.5)
+    merge_into(v, model, 0.5)
     assert same_weights(model, weights(expected))
 
 
@@ -169,10 +169,10 @@ def test_tied_weights_take_one_delta_once():
     before = weights(model)
     different = vector({EMBEDDING: [delta], HEAD: [dense(model, HEAD, seed=9)]}, model)
     with pytest.raises(WeightsteerError, match=r"shares its weight with"):
-        different.merge_into(model)
+        merge_into(different, model)
     assert same_weights(model, before)
     expected = changed(model, {f"{EMBEDDING}.weight": delta.values})
-    report = vector({EMBEDDING: [delta], HEAD: [Dense(delta.values.clone())]}, model).merge_into(model)
+    report = merge_into(vector({EMBEDDING: [delta], HEAD: [Dense(delta.values.clone())]}, model), model)
     assert same_weights(model, weights(expected))
     assert model.lm_head.weight is model.model.embed_tokens.weight
     assert len(report.modules) == 1
@@ -184,20 +184,20 @@ def test_refused_before_anything_is_written(tmp_path):
     v = vector_of(model, tmp_path, targets=["q_proj", "lm_head"])
     before = weights(model)
     with pytest.raises(WeightsteerError, match=r"lm_head shares its weight with model\.embed_tokens"):
-        v.merge_into(model)
+        merge_into(v, model)
     no_bias = vector({Q: [low_rank(model, Q)], DOWN: [bias(model, DOWN)]}, model)
     with pytest.raises(WeightsteerError, match=r"down_proj has no bias.*v\.drop"):
-        no_bias.merge_into(model)
+        merge_into(no_bias, model)
     for alpha in (float("nan"), float("inf")):
         with pytest.raises(WeightsteerError, match="finite strength"):
-            v.drop("lm_head").merge_into(model, alpha)
+            merge_into(v.drop("lm_head"), model, alpha)
     for dtype in ("bflot16", torch.int8):
         with pytest.raises(WeightsteerError, match="unknown dtype"):
-            v.drop("lm_head").merge_into(model, dtype=dtype)
+            merge_into(v.drop("lm_head"), model, dtype=dtype)
     with pytest.raises(WeightsteerError, match=r"alpha 1e\+06 .* could overflow float16"):
-        v.drop("lm_head").merge_into(model, 1e6, dtype="float16")
+        merge_into(v.drop("lm_head"), model, 1e6, dtype="float16")
     assert same_weights(model, before)
-    v.drop("lm_head").merge_into(model)
+    merge_into(v.drop("lm_head"), model)
     assert not same_weights(model, before)
 
 
@@ -209,7 +209,7 @@ def test_quantised_weights_are_refused(tmp_path, dtype):
     model.model.layers[3].self_attn.q_proj.weight = packed
     first = model.model.layers[0].self_attn.q_proj.weight.clone()
     with pytest.raises(WeightsteerError, match="quantised"):
-        v.merge_into(model)
+        merge_into(v, model)
     assert torch.equal(first, model.model.layers[0].self_attn.q_proj.weight)
 
 
@@ -220,7 +220,7 @@ def test_a_base_weight_that_changed_is_refused_before_anything_is_written():
     model.get_submodule(DOWN).weight.mul_(2.0)
     before = weights(model)
     with pytest.raises(WeightsteerError, match="changed in place"):
-        v.merge_into(model)
+        merge_into(v, model)
     assert same_weights(model, before)
 
 
@@ -238,7 +238,7 @@ def test_one_sum_and_one_cast_whatever_the_dtypes(rows, columns, alpha, stored, 
     model = nn.ModuleDict({"a": nn.Linear(columns, rows), "b": nn.Linear(2, 2)}).to(stored).requires_grad_(False)
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     weight, added = drawn(rows, columns, seed=seed), drawn(rows, seed=seed + 1)
-    report = vector({"a": [Dense(weight), Bias(added, columns)]}).merge_into(model, alpha, wanted)
+    report = merge_into(vector({"a": [Dense(weight), Bias(added, columns)]}), model, alpha, wanted)
     dtype = wanted or stored
     applied, steps = [], []
     for name, delta in (("a.weight", weight), ("a.bias", added)):
@@ -258,7 +258,7 @@ def test_nothing_to_add(tmp_path):
     """No strength, or no difference between the branches: no weight changes, and nothing was lost."""
     model, v = made(tmp_path)
     before = weights(model)
-    for report in (v.merge_into(model, 0.0), (v - v).merge_into(model)):
+    for report in (merge_into(v, model, 0.0), merge_into(v - v, model)):
         assert same_weights(model, before)
         assert (report.total.gain, report.total.error, report.warning) == (1.0, 0.0, None)
         assert "all modules" in str(report)

@@ -10,6 +10,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 from vectors import ARCHITECTURES, batch, hooks, logits, made, peft_logits, same_weights, vector_of, weights
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.export import export_peft, merge_into
 from weightsteer.steering import steer
 from weightsteer.terms import LowRank, Sum
 from weightsteer.vector import WeightVector
@@ -21,7 +22,7 @@ FILES = ["README.md", "adapter_config.json", "adapter_model.safetensors", "proof
 def test_plain_peft_reads_the_export(arch, tmp_path):
     """Whoever loads the folder without this package must get the same logits."""
     model, v = made(tmp_path, arch)
-    report = v.export_peft(tmp_path / "exported", model=model)
+    report = export_peft(v, tmp_path / "exported", model=model)
     ids = batch()
     exported = peft_logits(model, report.folder, ids)
     with steer(model, v, 1.0):
@@ -40,7 +41,7 @@ def test_plain_peft_reads_the_export(arch, tmp_path):
 def test_another_strength_is_baked_in(alpha, tmp_path):
     """Runtimes that know no strength get it from the folder; for the others it must be said what is inside."""
     model, v = quick()
-    report = v.export_peft(tmp_path / "exported", alpha=alpha, model=model)
+    report = export_peft(v, tmp_path / "exported", alpha=alpha, model=model)
     ids = batch()
     exported = peft_logits(model, report.folder, ids)
     with steer(model, v, alpha):
@@ -54,20 +55,20 @@ def test_modules_of_different_ranks_are_padded(tmp_path):
     model, v = quick()
     u = vector_of(model, tmp_path, seed=5, rank=3, layers=[1], targets=["q_proj"])
     total = v - 0.5 * u + (v - v).keep(0)
-    report = total.export_peft(tmp_path / "exported")
+    report = export_peft(total, tmp_path / "exported")
     assert report.rank == 14
     ids = batch()
     exported = peft_logits(model, report.folder, ids)
     with steer(model, total, 1.0):
         assert (logits(model, ids) - exported).abs().max() <= 1e-4
-    nothing = (v - v).export_peft(tmp_path / "nothing", model=model)
+    nothing = export_peft(v - v, tmp_path / "nothing", model=model)
     assert torch.equal(peft_logits(model, nothing.folder, ids), logits(model, ids))
 
 
 def test_the_same_vector_gives_the_same_bytes(tmp_path):
     """An export that differs from run to run cannot be content-addressed."""
     model, v = quick()
-    first, second = (v.export_peft(tmp_path / name, model=model).folder for name in "ab")
+    first, second = (export_peft(v, tmp_path / name, model=model).folder for name in "ab")
     assert sorted(path.name for path in first.iterdir()) == FILES
     assert all((first / name).read_bytes() == (second / name).read_bytes() for name in FILES)
     config = json.loads((first / "adapter_config.json").read_text())
@@ -88,10 +89,10 @@ def test_transposed_weights(tmp_path):
     with steer(model, branch, 1.0):
         assert (logits(model, ids) - expected).abs().max() <= 1e-4
     merged = deepcopy(model)
-    v.merge_into(merged, -1.5)
+    merge_into(v, merged, -1.5)
     with steer(model, v, -1.5):
         assert (logits(model, ids) - logits(merged, ids)).abs().max() <= 1e-4
-    report = v.export_peft(tmp_path / "exported", model=model)
+    report = export_peft(v, tmp_path / "exported", model=model)
     exported = peft_logits(model, report.folder, ids)
     with steer(model, v, 1.0):
         assert (logits(model, ids) - exported).abs().max() <= 1e-4
@@ -104,7 +105,7 @@ def test_export_keeps_the_name_of_the_base(tmp_path):
         {"a": Sum((2, 3), [(2.0, LowRank(torch.ones(2, 1), torch.ones(1, 3)))])},
         {"base": {"name": "owner/model", "hash": "00"}},
     )
-    report = v.export_peft(tmp_path / "new" / "folder")
+    report = export_peft(v, tmp_path / "new" / "folder")
     config = json.loads((report.folder / "adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == "owner/model"
     assert json.loads((report.folder / "weightsteer.json").read_text())["digest"] == v.digest
@@ -122,7 +123,7 @@ def test_truncation_is_the_nearest_lora_and_says_what_it_loses(tmp_path, rank, e
     model, _ = tiny("qwen3")
     v = vector(scales(model), model)
     probe = batch()
-    report = v.export_peft(tmp_path / "exported", rank=rank, energy=energy, alpha=2.0, model=model, probe=probe)
+    report = export_peft(v, tmp_path / "exported", rank=rank, energy=energy, alpha=2.0, model=model, probe=probe)
     adapted = PeftModel.from_pretrained(deepcopy(model), report.folder).get_base_model()
     exported = {
         name: layer.get_delta_weight("default")
@@ -156,11 +157,11 @@ def test_low_rank_vectors_can_be_made_smaller(tmp_path):
     """A sum of many vectors has a large rank and often little in it; energy 1 must keep all there is."""
     model, v = quick()
     total = v + 1e-3 * quick(seed=999)[1]
-    whole = total.export_peft(tmp_path / "whole", energy=1.0, model=model)
+    whole = export_peft(total, tmp_path / "whole", energy=1.0, model=model)
     assert whole.rank == 16
     assert whole.left_out.energy == 0
     assert whole.cost.max <= 1e-4
-    small = total.export_peft(tmp_path / "small", energy=0.999, model=model)
+    small = export_peft(total, tmp_path / "small", energy=0.999, model=model)
     assert small.rank <= 8
     assert 0 < small.left_out.energy < 1e-3
 
@@ -173,30 +174,30 @@ def test_what_is_not_exact_is_refused(tmp_path):
     with pytest.raises(
         WeightsteerError, match=r"down_proj is not of low rank .*column_scale.*--rank.*--energy.*--merged"
     ):
-        v.export_peft(out)
+        export_peft(v, out)
     with pytest.raises(WeightsteerError, match=r"bias of .*q_proj.*v\.drop.*drop_bias"):
-        vector({Q: [low_rank(model, Q), bias(model, Q)]}, model).export_peft(out)
+        export_peft(vector({Q: [low_rank(model, Q), bias(model, Q)]}, model), out)
     full = vector({name: [dense(model, name)] for name in (EMBEDDING, NORM, Q)}, model)
     with pytest.raises(WeightsteerError, match=r"only its base model can tell.*model="):
-        full.export_peft(out, rank=4)
+        export_peft(full, out, rank=4)
     with pytest.raises(WeightsteerError, match=r"embed_tokens is a Embedding.*v\.drop"):
-        full.export_peft(out, rank=4, model=model)
+        export_peft(full, out, rank=4, model=model)
     with pytest.raises(WeightsteerError, match="RMSNorm"):
-        full.drop("embed_tokens").export_peft(out, rank=4, model=model)
+        export_peft(full.drop("embed_tokens"), out, rank=4, model=model)
     for wrong in ({"rank": 0}, {"energy": 0.0}, {"energy": 1.1}, {"rank": 3, "energy": 0.5}, {"alpha": float("nan")}):
         with pytest.raises(WeightsteerError):
-            v.export_peft(out, **wrong)
+            export_peft(v, out, **wrong)
     with pytest.raises(WeightsteerError, match="at least one prompt"):
-        v.keep("q_proj").export_peft(out, model=model, probe=[])
+        export_peft(v.keep("q_proj"), out, model=model, probe=[])
     assert list(tmp_path.iterdir()) == []
-    assert full.keep(Q).export_peft(out, rank=4, model=model).proof.passed
+    assert export_peft(full.keep(Q), out, rank=4, model=model).proof.passed
 
 
 def test_biases_are_left_out_when_that_is_asked_for(tmp_path):
     """Then the rest goes out, with the size of what is missing and what that does."""
     model, _ = tiny("qwen2")
     v = vector({Q: [low_rank(model, Q), bias(model, Q)], DOWN: [bias(model, DOWN)]}, model)
-    report = v.export_peft(tmp_path / "exported", drop_bias=True, model=model)
+    report = export_peft(v, tmp_path / "exported", drop_bias=True, model=model)
     expected = vector({Q: [low_rank(model, Q)]}, model)
     ids = batch()
     exported = peft_logits(model, report.folder, ids)
@@ -207,25 +208,25 @@ def test_biases_are_left_out_when_that_is_asked_for(tmp_path):
     assert report.modules == 1
     assert report.cost.max > 1e-2
     with pytest.raises(WeightsteerError, match="nothing is left"):
-        v.keep(DOWN).export_peft(tmp_path / "nothing", drop_bias=True)
+        export_peft(v.keep(DOWN), tmp_path / "nothing", drop_bias=True)
 
 
 def test_an_older_export_is_replaced_and_other_folders_are_not(tmp_path):
     """Running the same command again is fine; overwriting somebody's checkpoint is not."""
     model, v = quick()
     out = tmp_path / "exported"
-    v.export_peft(out, model=model)
-    assert not (v * 2.0).export_peft(out).proof
+    export_peft(v, out, model=model)
+    assert not export_peft(v * 2.0, out).proof
     assert json.loads((out / "weightsteer.json").read_text())["digest"] == (v * 2.0).digest
     assert sorted(path.name for path in out.iterdir()) == [name for name in FILES if name != "proof.json"]
     (out / "notes.txt").write_text("mine")
     with pytest.raises(WeightsteerError, match=r"notes\.txt"):
-        v.export_peft(out)
+        export_peft(v, out)
     assert (out / "notes.txt").read_text() == "mine"
     with pytest.raises(WeightsteerError, match="is a file"):
-        v.export_peft(out / "notes.txt")
+        export_peft(v, out / "notes.txt")
     with pytest.raises(WeightsteerError, match="cannot write"):
-        v.export_peft(out / "notes.txt" / "below")
+        export_peft(v, out / "notes.txt" / "below")
 
 
 @pytest.mark.parametrize("training", [False, True])
@@ -236,7 +237,7 @@ def test_the_model_is_as_before(tmp_path, training):
     model.lm_head.weight.requires_grad_(False)
     before, names = weights(model), [name for name, _ in model.named_modules()]
     flags = [parameter.requires_grad for parameter in model.parameters()]
-    v.export_peft(tmp_path / "exported", model=model)
+    export_peft(v, tmp_path / "exported", model=model)
     assert same_weights(model, before)
     assert [name for name, _ in model.named_modules()] == names
     assert [parameter.requires_grad for parameter in model.parameters()] == flags

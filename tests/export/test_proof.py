@@ -11,7 +11,7 @@ from tiny import tiny
 from vectors import batch, logits, peft_logits
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.export import peft_folder, proof
+from weightsteer.export import export_peft, peft_folder, proof
 from weightsteer.export.proof import between, default_probe, prove
 from weightsteer.models import render_chat
 from weightsteer.steering import steer
@@ -21,7 +21,7 @@ def test_the_proof_says_what_plain_peft_says(tmp_path):
     """Its figures are what a reader trusts the folder by: they must be those of PEFT's own forward."""
     model, v = quick()
     ids = batch(rows=3)
-    report = v.export_peft(tmp_path / "exported", model=model, probe=ids)
+    report = export_peft(v, tmp_path / "exported", model=model, probe=ids)
     plain = logits(model, ids)
     with steer(model, v, 1.0):
         steered = logits(model, ids)
@@ -36,7 +36,7 @@ def test_the_proof_says_what_plain_peft_says(tmp_path):
     assert told["vector"] == v.digest
     assert told["versions"].keys() >= {"torch", "transformers", "peft", "weightsteer"}
     assert told["model"]["dtype"] == "float32"
-    other = v.export_peft(tmp_path / "other", model=model, probe=batch(rows=3, seed=1))
+    other = export_peft(v, tmp_path / "other", model=model, probe=batch(rows=3, seed=1))
     assert other.proof.probe["hash"] != told["probe"]["hash"]
 
 
@@ -70,12 +70,12 @@ def not_a_number(layers):
 def test_a_failing_proof_leaves_no_folder(tmp_path, monkeypatch, change):
     """A folder that looks complete and is another vector would be shipped; an older good one must survive."""
     model, v = quick()
-    good = v.export_peft(tmp_path / "good", model=model).folder
+    good = export_peft(v, tmp_path / "good", model=model).folder
     before = {path.name: path.read_bytes() for path in good.iterdir()}
     broken(monkeypatch, change)
     for out in (tmp_path / "new" / "exported", good):
         with pytest.raises(WeightsteerError, match="not proved, so it was not kept"):
-            v.export_peft(out, model=model)
+            export_peft(v, out, model=model)
     assert list((tmp_path / "new").iterdir()) == []
     assert {path.name: path.read_bytes() for path in good.iterdir()} == before
     assert not [path for path in tmp_path.iterdir() if "partial" in path.name]
@@ -85,7 +85,7 @@ def test_a_lost_tensor_is_found_though_no_logit_tells(tmp_path):
     """PEFT only warns of keys it does not find; with a small vector or in half precision no logit gives it away."""
     model, v = quick()
     small = v * 1e-6
-    folder = small.export_peft(tmp_path / "exported").folder
+    folder = export_peft(small, tmp_path / "exported").folder
     probe = default_probe(model, None)
     assert prove(folder, small, model, probe).passed
     file = folder / "adapter_model.safetensors"
@@ -110,7 +110,7 @@ def test_what_peft_cannot_load_is_not_kept(tmp_path, monkeypatch):
 
     monkeypatch.setattr(proof.PeftModel, "from_pretrained", refused)
     with pytest.raises(WeightsteerError, match=r"Thing\(\) is not supported.*v\.drop"):
-        v.export_peft(tmp_path / "exported", model=model)
+        export_peft(v, tmp_path / "exported", model=model)
     assert not (tmp_path / "exported").exists()
 
 
@@ -118,7 +118,7 @@ def test_half_precision_is_judged_by_its_own_rounding(tmp_path):
     """In bf16 no two orders of summation agree to 1e-4; but a wrong adapter must still fail."""
     model, v = quick()
     model = model.bfloat16()
-    report = v.export_peft(tmp_path / "exported", model=model)
+    report = export_peft(v, tmp_path / "exported", model=model)
     assert report.proof.model["dtype"] == "bfloat16"
     assert 1e-4 < report.proof.tolerance < report.proof.effect.max
     assert not replace(report.proof, logits=report.proof.effect).passed

@@ -8,11 +8,12 @@ from tiny import tiny, tiny_tokenizer
 
 import weightsteer as ws
 from weightsteer.data.behaviors import Behavior, names
+from weightsteer.data.behaviors.prompts import prompts_of
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import render_chat
 from weightsteer.steering import steer
-from weightsteer.steering.prompts import PromptIntervention, prompts_of
+from weightsteer.steering.prompts import PromptIntervention
 
 PROMPT = PromptIntervention("honesty", "embody", 0, "You are an honest person.", "You are a lying person.")
 CHAT = [{"role": "user", "content": "Do you agree?"}]

@@ -8,6 +8,7 @@ from torch import nn
 from vectors import ARCHITECTURES, batch, hooks, logits, made, peft_logits, same_weights, weights
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.export import merge_into
 from weightsteer.steering import first_layer, steer
 from weightsteer.vector import WeightVector
 
@@ -114,7 +115,7 @@ def test_unmerged_is_the_sum_of_weights(arch, alpha, tmp_path):
     """θ + α·dW by hooks is θ + α·dW by addition in fp32."""
     model, v = made(tmp_path, arch)
     merged = deepcopy(model)
-    v.merge_into(merged, alpha)
+    merge_into(v, merged, alpha)
     ids = batch()
     with steer(model, v, alpha):
         assert (logits(model, ids) - logits(merged, ids)).abs().max() <= 1e-4

@@ -33,7 +33,7 @@ def planted(model, tokenizer) -> Tensor:
 def test_from_pairs_is_the_difference_of_means() -> None:
     """The whole way from a frame to a direction, against the model's own hidden states token by token."""
     model, tokenizer = tiny("llama")
-    v = ActivationVector.from_pairs(model, tokenizer, pairs(), layers=2, scale="raw", shown=False)
+    v = fit(model, tokenizer, pairs(), layers=2, scale="raw", shown=False)
     sides = []
     rows = capture(model, tokenizer, pairs(), [2], shown=False).pairs
     for side in (rows.positive, rows.negative):

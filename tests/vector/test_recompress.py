@@ -10,7 +10,7 @@ from vectors import made
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import Bias, LowRank, Sum
 from weightsteer.vector import WeightVector
-from weightsteer.vector.recompress import recompress
+from weightsteer.vector.recompress import recompress, truncated
 
 
 def matrix(v: WeightVector, name: str) -> torch.Tensor:
@@ -22,7 +22,7 @@ def matrix(v: WeightVector, name: str) -> torch.Tensor:
 def test_truncation_is_that_of_the_svd(drawn, rank):
     """Of any mix of forms: the nearest matrix of the rank, and just what the discarded singular values weigh."""
     (v,) = drawn
-    u, lost = v.recompress(rank=rank)
+    u, lost = recompress(v, rank=rank)
     for name in v.names:
         full = matrix(v, name)
         U, values, V = torch.linalg.svd(full, full_matrices=False)
@@ -45,7 +45,7 @@ def test_truncation_is_that_of_the_svd(drawn, rank):
 def test_energy_is_kept_with_the_lowest_rank(drawn, energy):
     """Every module keeps the share that was asked for, and would not keep it with one rank less."""
     (v,) = drawn
-    u, lost = v.recompress(energy=energy)
+    u, lost = recompress(v, energy=energy)
     for name, told in lost.modules.items():
         squares = torch.linalg.svdvals(matrix(v, name)).square()
         whole = float(squares.sum())
@@ -63,7 +63,7 @@ def test_energy_is_kept_with_the_lowest_rank(drawn, energy):
 def test_biases_stay(drawn):
     """A bias has no singular values; dropping it would lose what the bias family is made of."""
     (v,) = drawn
-    u, _ = v.recompress(rank=1)
+    u, _ = recompress(v, rank=1)
     for name in v.names:
         before, after = v.bias_delta(name), u.bias_delta(name)
         assert (before is None) == (after is None)
@@ -75,12 +75,12 @@ def test_nothing_is_lost_at_the_true_rank(tmp_path):
     _, v = made(tmp_path)
     doubled = v + 0.5 * v.randomized(0) - 0.5 * v.randomized(0)
     for rank in (8, 30):
-        u, lost = doubled.recompress(rank=rank)
+        u, lost = recompress(doubled, rank=rank)
         assert lost.total.relative_error < 1e-12
         assert (u - v).norm() < 1e-6 * v.norm()
         assert {u.rank(name) for name in u.names} == {8}
         assert all(len(u.terms[name].parts) == 1 for name in u.names)
-    half, lost = v.recompress(rank=4)
+    half, lost = recompress(v, rank=4)
     assert 0.01 < lost.total.energy_lost < 0.5
     assert math.isclose(float((v - half).norm()), lost.total.error, rel_tol=1e-5)
     assert math.isclose(lost.total.relative_error**2, lost.total.energy_lost)
@@ -92,7 +92,7 @@ def test_factors_are_never_multiplied_out(monkeypatch):
     total = Sum((300, 200), [(0.3, LowRank(*(torch.randn(s, generator=generator) for s in ((300, 3), (3, 200)))))])
     monkeypatch.setattr(Sum, "columns", None)
     monkeypatch.setattr(Sum, "delta", None)
-    sums, lost = recompress({"a": total}, rank=2)
+    sums, lost = truncated({"a": total}, rank=2)
     assert sums["a"].rank == 2
     assert lost.modules["a"].before == 3
 
@@ -100,19 +100,19 @@ def test_factors_are_never_multiplied_out(monkeypatch):
 def test_what_was_done_is_remembered(tmp_path):
     """An approximation that does not say so passes for the exact vector."""
     _, v = made(tmp_path)
-    u, lost = v.recompress(rank=2)
+    u, lost = recompress(v, rank=2)
     told = u.metadata
     assert told["operations"] == ["recompressed to rank 2"]
     assert told["recompressed"]["relative_error"] == lost.total.relative_error
     assert set(told["recompressed"]["modules"]) == set(v.names)
-    assert v.recompress(energy=0.9)[0].metadata["operations"] == ["recompressed to energy 0.9"]
+    assert recompress(v, energy=0.9)[0].metadata["operations"] == ["recompressed to energy 0.9"]
 
 
 def test_zero_and_bias_alone_have_no_factors():
     """Rank 0 is a rank: a module that changes nothing must not become one that does."""
     linear = module(NAMES[0], (3, 8))
     bias = term("bias", linear, torch.Generator().manual_seed(0))
-    sums, lost = recompress({"zero": Sum((3, 8)), "bias": Sum((3, 8), [(2.0, bias)])}, energy=0.5)
+    sums, lost = truncated({"zero": Sum((3, 8)), "bias": Sum((3, 8), [(2.0, bias)])}, energy=0.5)
     assert not sums["zero"].parts
     ((coefficient, kept),) = sums["bias"].parts
     assert isinstance(kept, Bias)
@@ -134,4 +134,4 @@ def test_zero_and_bias_alone_have_no_factors():
 def test_targets_without_a_meaning(target, reason):
     """Guessing which of two targets is meant would lose more than was allowed."""
     with pytest.raises(WeightsteerError, match=reason):
-        recompress({"a": Sum((2, 2))}, **target)
+        truncated({"a": Sum((2, 2))}, **target)

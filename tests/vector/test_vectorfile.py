@@ -18,6 +18,7 @@ from weightsteer.steering import steer
 from weightsteer.terms import LowRank, RowScale, Sum
 from weightsteer.vector import WeightVector
 from weightsteer.vector import file as vectorfile
+from weightsteer.vector.recompress import recompress
 
 WEIGHT = "model.layers.1.mlp.down_proj"
 
@@ -243,7 +244,7 @@ def test_vectors_without_their_base_can_be_looked_at(form, tmp_path):
     assert total == 2 * v
     assert ("norm unknown" in repr(total)) == needs
     if needs:
-        for use in (loaded.delta, lambda name: loaded.inner(v - 2 * v), lambda name: loaded.recompress(rank=1)):
+        for use in (loaded.delta, lambda name: loaded.inner(v - 2 * v), lambda name: recompress(loaded, rank=1)):
             with pytest.raises(WeightsteerError, match="base"):
                 use(NAMES[0])
     model = Model(v)

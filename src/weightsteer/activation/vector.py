@@ -12,10 +12,9 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import polars as pl
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from weightsteer.activation import gguf, vectorfile
 from weightsteer.errors import WeightsteerError
@@ -51,16 +50,6 @@ class ActivationVector:
             raise WeightsteerError(
                 f"the metadata of a vector must be JSON: strings, finite numbers, lists, dicts ({error})."
             ) from error
-
-    @classmethod
-    def from_pairs(
-        cls, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, pairs: pl.DataFrame, **options: Any
-    ) -> "ActivationVector":
-        """Fit directions to contrastive pairs; the options are those of `weightsteer.activation.fit`."""
-        # that file makes vectors, and so imports this one
-        from weightsteer.training.activation import fit
-
-        return fit(model, tokenizer, pairs, **options)
 
     @property
     def metadata(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import streaming
+from weightsteer.vector.compatibility import check_compatible
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
@@ -115,7 +116,7 @@ def base_distance(vector: "WeightVector", model: nn.Module, base: nn.Module) -> 
             them.
     """
     for one in (model, base):
-        vector.check_fits(one)
+        check_compatible(vector, one)
     here, there = dict(model.named_modules()), dict(base.named_modules())
     modules = {}
     for name, total in vector.terms.items():

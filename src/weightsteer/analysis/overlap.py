@@ -21,9 +21,9 @@ from torch import Tensor
 
 from weightsteer.analysis.bases.leading import root
 from weightsteer.analysis.basis import Basis, generator
-from weightsteer.analysis.energy import OUTSIDE
 from weightsteer.analysis.projection import check_basis
 from weightsteer.errors import WeightsteerError
+from weightsteer.vector.energy import OUTSIDE
 from weightsteer.vector.selection import kind_of, layer_of
 
 if TYPE_CHECKING:

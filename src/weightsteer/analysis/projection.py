@@ -52,7 +52,7 @@ def project(self: "WeightVector", basis: Bases, *, matched: bool = False) -> "We
     bases = _listed(self, basis)
     terms = _components(self, bases)
     told = " and ".join(_told(one) for one in bases)
-    component = self._derived(terms, f"projected on {told}").with_metadata(geometry=None)
+    component = self.derived(terms, f"projected on {told}").with_metadata(geometry=None)
     if not matched:
         return component
     whole = math.sqrt(math.fsum(self.terms.norm(name) ** 2 for name in terms))
@@ -76,7 +76,7 @@ def complement(self: "WeightVector", basis: Bases) -> "WeightVector":
         for name, total in self.terms.items()
     }
     told = " and ".join(_told(one) for one in bases)
-    return self._derived(terms, f"complement of {told}").with_metadata(geometry=None)
+    return self.derived(terms, f"complement of {told}").with_metadata(geometry=None)
 
 
 def projected(total: Sum, columns: Tensor, side: Side) -> Sum:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import LowRank, Sum
-from weightsteer.vector.recompress import Loss, Recompression, recompress
+from weightsteer.vector.recompress import Loss, Recompression, truncated
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
@@ -37,7 +37,7 @@ class LeftOut:
 
     def told(self) -> dict[str, Any]:
         """For JSON."""
-        return {"truncation": self.matrices.told() if self.matrices else None, "bias_norm": self.bias}
+        return {"truncation": self.matrices.record() if self.matrices else None, "bias_norm": self.bias}
 
 
 def factors(
@@ -73,9 +73,9 @@ def factors(
     for name, matrix in matrices.items():
         if truncate:
             # module by module: no more than one dense delta at a time
-            truncated, report = recompress({name: matrix}, rank, energy)
+            sums, report = truncated({name: matrix}, rank, energy)
             lost |= report.modules
-            matrix = Sum(matrix.shape, [part for part in truncated[name].parts if isinstance(part[1], LowRank)])
+            matrix = Sum(matrix.shape, [part for part in sums[name].parts if isinstance(part[1], LowRank)])
         found[name] = matrix.low_rank()
     if not found:
         raise WeightsteerError("without its biases nothing is left of the vector, so there is nothing to export.")

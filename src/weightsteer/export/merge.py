@@ -14,6 +14,7 @@ from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.export.realised import CastWarning, MergeReport, Realised
 from weightsteer.models.loading import DTYPES
 from weightsteer.terms import Sum
+from weightsteer.vector.compatibility import check_compatible
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
@@ -83,7 +84,7 @@ def merge_into(
             cannot be had (its base weight changed). The model is unchanged then.
     """
     wanted = _dtype(dtype)
-    vector.check_fits(model)
+    check_compatible(vector, model)
     if not math.isfinite(alpha):
         raise WeightsteerError(f"alpha is {alpha}; give a finite strength.")
     plan = _plan(vector, model)

@@ -19,6 +19,7 @@ from weightsteer.export.factors import LeftOut, factors
 from weightsteer.export.folder import as_json, finished
 from weightsteer.export.proof import Difference, Probe, Proof, compare, default_probe, prove
 from weightsteer.terms import LowRank, Sum, linear_shape
+from weightsteer.vector.compatibility import check_compatible
 from weightsteer.vector.file import replace
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def export_peft(
     if push is not None:
         hub.check(push)
     if model is not None:
-        vector.check_fits(model)
+        check_compatible(vector, model)
     _check_adaptable(vector, model)
     scaled = vector * alpha if alpha != 1 else vector
     found, left_out = factors(scaled, rank=rank, energy=energy, drop_bias=drop_bias)

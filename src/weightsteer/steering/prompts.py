@@ -13,7 +13,6 @@ from typing import Any, ClassVar, Literal
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
-from weightsteer.data.behaviors import Behavior
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import Modifier
 
@@ -77,21 +76,3 @@ class PromptIntervention:
     def modify(self, name: str, module: nn.Module) -> Modifier:
         """A prompt changes no module; `messages` is what applies it."""
         raise WeightsteerError(f"a prompt does not act on {name}: put it into the conversation with its messages().")
-
-
-def prompts_of(behavior: Behavior) -> list[PromptIntervention]:
-    """Every prompt pair of a behaviour: its personas, and the engineered ones it declares.
-
-    For an embedded model pass ``behavior.for_model(model)``: it knows only the words of its own world.
-    """
-    personas = zip(behavior.positive.personas, behavior.negative.personas, strict=True)
-    texts: dict[Kind, list[tuple[str, str]]] = {
-        "persona": list(personas),
-        "embody": [(pair.positive, pair.negative) for pair in behavior.prompts.embody],
-        "inject": [(pair.positive, pair.negative) for pair in behavior.prompts.inject],
-    }
-    return [
-        PromptIntervention(behavior.name, kind, wording, positive, negative)
-        for kind, pairs in texts.items()
-        for wording, (positive, negative) in enumerate(pairs)
-    ]

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
 
 
-def check_fits(vector: "WeightVector", model: nn.Module) -> None:
+def check_compatible(vector: "WeightVector", model: nn.Module) -> None:
     """Raise a `WeightsteerError` unless the model has every module of the vector, in the same shape."""
     modules = dict(model.named_modules())
     if missing := [name for name in vector.names if name not in modules]:
@@ -59,7 +59,7 @@ def for_model(
             that may be another fine-tune).
     """
     if model is not None:
-        check_fits(vector, model)
+        check_compatible(vector, model)
         if not allow_other_base:
             check_base(vector, model)
     if base is not None:

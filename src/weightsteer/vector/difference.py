@@ -9,9 +9,9 @@ from transformers import PreTrainedModel
 
 from weightsteer import __version__, adapters, models
 from weightsteer.adapters.folder import AdapterFolder
-from weightsteer.analysis.geometry import PairGeometry, geometry
 from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.terms import Sum
+from weightsteer.vector.geometry import PairGeometry, geometry
 from weightsteer.vector.provenance import common, described
 
 Mode = Literal["difference", "bisector"]

@@ -9,7 +9,7 @@ All of it in fp64; the new factors are rounded to fp32 once.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -17,6 +17,9 @@ from torch import Tensor
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import Bias, LowRank, Sum
 from weightsteer.terms.lowrank import stacked
+
+if TYPE_CHECKING:
+    from weightsteer.vector.weight_vector import WeightVector
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,7 @@ class Recompression:
             math.hypot(*(part.error for part in parts)),
         )
 
-    def told(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """JSON-able."""
         return {
             "rank": self.total.rank,
@@ -76,6 +79,23 @@ class Recompression:
 
 
 def recompress(
+    vector: "WeightVector", *, rank: int | None = None, energy: float | None = None
+) -> tuple["WeightVector", Recompression]:
+    """The nearest vector of low rank, and what it loses.
+
+    Args:
+        rank: at most this rank in every module.
+        energy: in every module the lowest rank that keeps at least this share of ``‖dW‖²``, in (0, 1].
+
+    Raises:
+        WeightsteerError: as `truncated`.
+    """
+    terms, lost = truncated(vector.terms, rank, energy)
+    target = f"rank {rank}" if rank is not None else f"energy {energy!r}"
+    return vector.derived(terms, f"recompressed to {target}").with_metadata(recompressed=lost.record()), lost
+
+
+def truncated(
     deltas: Mapping[str, Sum], rank: int | None = None, energy: float | None = None
 ) -> tuple[dict[str, Sum], Recompression]:
     """Each module's delta as one low-rank term (and its bias), and what that loses.

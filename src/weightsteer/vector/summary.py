@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from weightsteer.analysis.energy import OUTSIDE
 from weightsteer.errors import WeightsteerError
+from weightsteer.vector.energy import OUTSIDE
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector

@@ -18,19 +18,13 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from weightsteer import export
-from weightsteer.analysis.distance import base_distance
-from weightsteer.analysis.energy import energy
-from weightsteer.analysis.projection import complement, project
 from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.terms import InputModifier, Modifier, Sum
-from weightsteer.vector import algebra, difference
-from weightsteer.vector import compatibility as fit
+from weightsteer.vector import algebra, compatibility, difference
 from weightsteer.vector import file as vectorfile
 from weightsteer.vector.deltas import Deltas
-from weightsteer.vector.recompress import Recompression, recompress
+from weightsteer.vector.energy import energy
 from weightsteer.vector.selection import Pattern, listed, matching
-from weightsteer.vector.summary import summary
 
 
 class WeightVector:
@@ -66,7 +60,7 @@ class WeightVector:
         """``dW = τ⁺ − τ⁻`` of two PEFT adapter folders trained on ``model``; of LoRAs of rank r, of rank at most 2r.
 
         The two may be of different families. How the branches lie to each other is told in
-        ``metadata["geometry"]`` (`weightsteer.analysis.geometry`).
+        ``metadata["geometry"]`` (`weightsteer.vector.geometry`).
 
         Args:
             positive: folder of the branch trained on the behaviour.
@@ -147,6 +141,8 @@ class WeightVector:
         return hash(tuple(self.terms.items()))
 
     def __repr__(self) -> str:
+        from weightsteer.vector.summary import summary
+
         return summary(self)
 
     def delta(self, name: str) -> Tensor:
@@ -170,7 +166,7 @@ class WeightVector:
         return self.terms.total_norm()
 
     def energy(self) -> pl.DataFrame:
-        """The share of ``‖dW‖²`` by layer and by kind of module; see `weightsteer.analysis.energy`."""
+        """The share of ``‖dW‖²`` by layer and by kind of module; see `weightsteer.vector.energy`."""
         return energy(self.norms())
 
     def inner(self, other: "WeightVector") -> float:
@@ -212,7 +208,7 @@ class WeightVector:
             return NotImplemented
         if factor == 1.0:
             return self
-        return self._derived(self.terms.scaled(lambda _: factor), f"scaled by {factor!r}")
+        return self.derived(self.terms.scaled(lambda _: factor), f"scaled by {factor!r}")
 
     __rmul__ = __mul__
 
@@ -226,7 +222,7 @@ class WeightVector:
         """
         factors = algebra.factors_by_module(self.names, coefficients)
         told = ", ".join(f"{pattern} × {float(factor)!r}" for pattern, factor in coefficients.items())
-        return self._derived(self.terms.scaled(factors.__getitem__), f"scaled by module: {told}")
+        return self.derived(self.terms.scaled(factors.__getitem__), f"scaled by module: {told}")
 
     def lines(self, a: float = 0.5, b: float = 0.5, *, layers: int | None = None) -> "WeightVector":
         """LiNeS (arXiv 2410.17146): layer l = 0 … L − 1 times ``a + b · l / L``.
@@ -243,7 +239,7 @@ class WeightVector:
         if not layers:
             raise WeightsteerError("the vector does not know how many layers its model has: pass layers=28.")
         factors = algebra.lines_by_module(self.names, layers, algebra.finite(a), algebra.finite(b))
-        return self._derived(self.terms.scaled(factors.__getitem__), f"LiNeS {a!r} + {b!r} · l / {layers}")
+        return self.derived(self.terms.scaled(factors.__getitem__), f"LiNeS {a!r} + {b!r} · l / {layers}")
 
     def norm_matched(self, other: "WeightVector") -> "WeightVector":
         """This direction with the (global) norm of ``other``."""
@@ -264,26 +260,13 @@ class WeightVector:
             return term.randomized(torch.Generator().manual_seed(int.from_bytes(content, "big")))
 
         drawn = {name: random(name, term) for name, term in self.terms.items()}
-        return self._derived(drawn, f"randomized with seed {seed}").with_metadata(
+        return self.derived(drawn, f"randomized with seed {seed}").with_metadata(
             method="control",
             adapter=f"{self._metadata['adapter']}-random",
             seed=seed,
             control={"kind": "random", "of": self.digest, "of_seed": self._metadata["seed"]},
             geometry=None,
         )
-
-    def recompress(
-        self, *, rank: int | None = None, energy: float | None = None
-    ) -> tuple["WeightVector", Recompression]:
-        """The nearest vector of low rank, and what it loses; see `weightsteer.vector.recompress`.
-
-        Args:
-            rank: at most this rank in every module.
-            energy: the lowest ranks that keep this share of ``‖dW_i‖²`` of every module.
-        """
-        terms, lost = recompress(self.terms, rank, energy)
-        target = f"rank {rank}" if rank is not None else f"energy {energy!r}"
-        return self._derived(terms, f"recompressed to {target}").with_metadata(recompressed=lost.told()), lost
 
     def with_metadata(self, **changes: Any) -> "WeightVector":
         """The same vector with some metadata changed: ``v.with_metadata(behavior="candour")``."""
@@ -297,7 +280,7 @@ class WeightVector:
         """
         wanted = listed(pattern)
         kept = matching(self.names, wanted)
-        return self._derived(self.terms.only(kept), f"kept {', '.join(map(str, wanted))}")
+        return self.derived(self.terms.only(kept), f"kept {', '.join(map(str, wanted))}")
 
     def drop(self, pattern: Pattern) -> "WeightVector":
         """All but the modules that match.
@@ -307,11 +290,11 @@ class WeightVector:
         """
         wanted = listed(pattern)
         kept = set(self.names) - matching(self.names, wanted)
-        return self._derived(self.terms.only(kept), f"dropped {', '.join(map(str, wanted))}")
+        return self.derived(self.terms.only(kept), f"dropped {', '.join(map(str, wanted))}")
 
     def modify(self, name: str, module: nn.Module) -> Modifier:
         """``y' = y + α · dW x`` at one module (`weightsteer.steer` calls this)."""
-        fit.check_shape(self, name, module)
+        compatibility.check_shape(self, name, module)
         return self.terms[name].modifier(module)
 
     def modify_input(self, name: str, module: nn.Module) -> InputModifier | None:
@@ -327,7 +310,7 @@ class WeightVector:
         Raises:
             WeightsteerError: the model lacks a module, or its weights are not those the vector was made on.
         """
-        self.check_fits(model)
+        compatibility.check_compatible(self, model)
         if not any(map(self.terms.needs_base, self.terms)):
             return self
         return WeightVector(self.terms.bound(dict(model.named_modules())), self._metadata)
@@ -363,21 +346,15 @@ class WeightVector:
             WeightsteerError: the file is damaged or no weight vector, or the model is another base (both
                 are named).
         """
-        return fit.for_model(cls(*vectorfile.read(Path(path))), model, base, allow_other_base)
-
-    merge_into = export.merge_into
-    export_peft = export.export_peft
-    base_distance = base_distance
-    project = project
-    complement = complement
-    check_fits = fit.check_fits
+        return compatibility.for_model(cls(*vectorfile.read(Path(path))), model, base, allow_other_base)
 
     def _term(self, name: str) -> Sum:
         if name not in self.terms:
             raise unknown("module", name, self.terms)
         return self.terms[name]
 
-    def _derived(self, terms: Mapping[str, Sum], operation: str) -> "WeightVector":
+    def derived(self, terms: Mapping[str, Sum], operation: str) -> "WeightVector":
+        """A vector of other terms that was made from this one: its metadata, with the operation noted."""
         told = self.metadata
         told["operations"] = [*told.get("operations", []), operation]
         return WeightVector(terms, told)

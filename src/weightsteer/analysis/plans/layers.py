@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from weightsteer.analysis.energy import OUTSIDE
 from weightsteer.analysis.plans.base import Ablation, PlanInput, kept, register
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector
+from weightsteer.vector.energy import OUTSIDE
 from weightsteer.vector.selection import layer_of
 
 NAME = "layers"

@@ -11,6 +11,7 @@ from functools import partial
 from weightsteer.analysis.basis import Basis, Side
 from weightsteer.analysis.plans.base import Ablation, PlanInput, kept
 from weightsteer.analysis.plans.layers import only
+from weightsteer.analysis.projection import complement, project
 from weightsteer.vector import WeightVector
 
 NAME = "singular directions of W"
@@ -30,14 +31,14 @@ def of_weights(given: PlanInput) -> Iterator[Ablation]:
     for word, pair in pairs.items():
         part = f"{NAME}, {word} {SHARE:.0%} on both sides"
 
-        def project(pair: partial[Pair] = pair) -> WeightVector:
-            return vector.project(pair())
+        def projected(pair: partial[Pair] = pair) -> WeightVector:
+            return project(vector, pair())
 
         def twin(seed: int, pair: partial[Pair] = pair) -> WeightVector:
             out, into = pair()
-            return vector.project((out.matched_random(seed), into.matched_random(seed + APART)))
+            return project(vector, (out.matched_random(seed), into.matched_random(seed + APART)))
 
-        yield from kept(given, FAMILY, part, project, twin=twin)
+        yield from kept(given, FAMILY, part, projected, twin=twin)
         yield Ablation(FAMILY, part, "drop", partial(_complement, vector, pair))
 
     def middle() -> WeightVector:
@@ -46,7 +47,7 @@ def of_weights(given: PlanInput) -> Iterator[Ablation]:
             out, into = pair()
             between = only(between, [name for name in between.names if name in out.vectors])
             # one side after the other: (I − P) dW (I − Q), where complement((out, into)) would be dW − P dW Q
-            between = between.complement(out).complement(into)
+            between = complement(complement(between, out), into)
         return between
 
     yield from kept(given, FAMILY, f"{NAME}, what lies between on both sides", middle)
@@ -69,4 +70,4 @@ def _tenth(given: PlanInput, name: str) -> Pair:
 
 
 def _complement(vector: WeightVector, pair: partial[Pair]) -> WeightVector:
-    return vector.complement(pair())
+    return complement(vector, pair())

@@ -16,7 +16,7 @@ from weightsteer.analysis.basis import Basis
 from weightsteer.analysis.plans.base import Ablation, PlanInput, kept, register
 from weightsteer.analysis.plans.layers import only
 from weightsteer.analysis.plans.lens import APART, SIDES
-from weightsteer.analysis.projection import Bases
+from weightsteer.analysis.projection import Bases, complement, project
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector
 
@@ -95,15 +95,15 @@ def _first(bases: tuple[Basis, ...], modules: list[str], rank: int) -> Bases:
 
 
 def _project(vector: WeightVector, chosen: Callable[[], Bases]) -> WeightVector:
-    return vector.project(chosen())
+    return project(vector, chosen())
 
 
 def _random(vector: WeightVector, chosen: Callable[[], Bases], seed: int) -> WeightVector:
     found = chosen()
     if isinstance(found, tuple):
-        return vector.project((found[0].matched_random(seed), found[1].matched_random(seed + APART)))
-    return vector.project(found.matched_random(seed))
+        return project(vector, (found[0].matched_random(seed), found[1].matched_random(seed + APART)))
+    return project(vector, found.matched_random(seed))
 
 
 def _complement(vector: WeightVector, chosen: Callable[[], Bases]) -> WeightVector:
-    return vector.complement(chosen())
+    return complement(vector, chosen())

@@ -13,7 +13,7 @@ from weightsteer.analysis.projection import low_rank_factors
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import LowRank, Sum
 from weightsteer.vector import WeightVector
-from weightsteer.vector.recompress import recompress
+from weightsteer.vector.recompress import truncated
 
 Span = Callable[[Tensor], tuple[int, int]]
 """Squared singular values in descending order (r,) to the range of indices that is kept, [start, stop)."""
@@ -80,7 +80,7 @@ def _factors(total: Sum) -> LowRank:
     smaller side: several times faster, at the price of singular values below 1e-7 of the largest, which are left out.
     """
     if low_rank_factors(total) is not None:
-        found = recompress({"": total}, energy=1.0)[0][""].parts
+        found = truncated({"": total}, energy=1.0)[0][""].parts
         kept = [term for _, term in found if isinstance(term, LowRank)]
         return kept[0] if kept else LowRank(torch.zeros(total.shape[0], 0), torch.zeros(0, total.shape[1]))
     matrix = total.columns(0, total.shape[1])

@@ -124,7 +124,7 @@ class PromptEntries(Entries):
     behavior: Behavior
 
     def load(self, runner: Runner) -> list[Entry]:
-        from weightsteer.steering.prompts import prompts_of
+        from weightsteer.data.behaviors.prompts import prompts_of
 
         behavior = self.behavior.for_model(runner.model(self.model)[0])
         return [Entry(prompt, prompt.alphas) for prompt in prompts_of(behavior)]

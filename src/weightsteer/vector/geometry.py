@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from weightsteer.analysis.energy import OUTSIDE
 from weightsteer.terms import Sum, gram
+from weightsteer.vector.energy import OUTSIDE
 from weightsteer.vector.selection import kind_of, layer_of, natural
 
 

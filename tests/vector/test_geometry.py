@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from mixed import flat, vectors
 from tiny import random_lora, tiny
 
-from weightsteer.analysis.geometry import geometry
 from weightsteer.terms import Dense, Sum
 from weightsteer.vector import WeightVector
+from weightsteer.vector.geometry import geometry
 
 UP, DOWN, HEAD = "model.layers.0.mlp.up_proj", "model.layers.1.mlp.down_proj", "lm_head"
 
