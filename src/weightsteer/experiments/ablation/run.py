@@ -193,12 +193,12 @@ class SubspaceExperiment(Analysis):
 
 
 def _plans(plans: Sequence[str]) -> list[str]:
-    from weightsteer.analysis import parts
+    from weightsteer.analysis.plans import get, names
 
     if "all" in plans:
-        return parts.names()
+        return names()
     for name in plans:
-        parts.get(name)
+        get(name)
     return list(dict.fromkeys(plans))
 
 
