@@ -106,6 +106,7 @@ class Ablations(Stage):
 
     Attributes:
         plan: the name of a plan; ``whole`` for the vector itself and its controls.
+        source: digest of the code of the plan, where that is from another distribution.
     """
 
     name: ClassVar[str] = "parts"
@@ -114,6 +115,7 @@ class Ablations(Stage):
     plan: str
     options: Options
     alphas: tuple[float, ...]
+    source: str = ""
 
     def build(self, work: Path, runner: Runner) -> None:
         from weightsteer.analysis import plans
