@@ -22,8 +22,9 @@ from vectors import hooks
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.data.evals.neutral import Text, neutral_texts
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.choices import choice_table
-from weightsteer.measure.calibrate import SCHEMA, budgets_of, calibrate, divergence, side_effects
+from weightsteer.inference import batching
+from weightsteer.inference.answers import choice_table
+from weightsteer.measure.calibrate import SCHEMA, budgets_of, calibrate, side_effects
 from weightsteer.measure.calibrate.definition import Definition, digest
 from weightsteer.measure.calibrate.prompts import halves, kind
 from weightsteer.measure.calibrate.search import GRID, Search
@@ -113,7 +114,7 @@ def test_the_strength_found_costs_the_budget_when_measured_plainly(
 ) -> None:
     """Padding, chunks, shared layers, the cache or another row's strength would enter every comparison."""
     if tight:
-        monkeypatch.setattr(divergence, "MAX_LOGITS", 20_000)
+        monkeypatch.setattr(batching, "LOGITS", 20_000)
     model, tokenizer, vector, delta = trained(arch, tmp_path, layers=layers)
     rows = calibrate(
         model, tokenizer, vector, text=text, statistic=statistic, direction=direction, budget=0.4, **FEW,

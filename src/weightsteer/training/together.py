@@ -23,8 +23,7 @@ from transformers import PreTrainedModel
 
 from weightsteer import adapters
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.likelihood import Answered, packed
-from weightsteer.inference.prefix import shared_log_likelihood
+from weightsteer.inference.likelihood import Answered, answer_batches, grouped_log_likelihood
 from weightsteer.progress import progress
 from weightsteer.steering.claims import Claim, claimed
 from weightsteer.training.loop import Distinct, batches_of, schedule
@@ -112,8 +111,8 @@ def _backward(
     learner = torch.tensor([place for place, batch in enumerate(batches) for _ in batch.rows])
     share = torch.tensor([count / batch.tokens for batch in batches for count in batch.counts])
     losses = torch.zeros(len(batches), dtype=torch.float64)
-    for part in packed(rows, model.config.get_text_config().vocab_size):
-        values, owner = shared_log_likelihood(
+    for part in answer_batches(model, rows):
+        values, owner = grouped_log_likelihood(
             model, [rows[i] for i in part], learner[part], partial(each_with_its_own, model, stacked, scale)
         )
         weighted = -values * share[part].to(values)[owner]
