@@ -74,13 +74,13 @@ def batches(
 
 
 def distinct(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
-    """Equal rows are computed once: the indices of the first of each kind, and for every row its place among these."""
+    """For computing equal rows once: the index of the first row of each kind, and the kind of every row."""
     known: dict[Hashable, int] = {}
-    place = [known.setdefault(key, len(known)) for key in keys]
     first: dict[int, int] = {}
-    for index, own in enumerate(place):
-        first.setdefault(own, index)
-    return list(first.values()), place
+    kinds = [known.setdefault(key, len(known)) for key in keys]
+    for index, kind in enumerate(kinds):
+        first.setdefault(kind, index)
+    return list(first.values()), kinds
 
 
 def padded(rows: Sequence[Sequence[int]]) -> list[list[int]]:

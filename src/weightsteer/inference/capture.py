@@ -79,7 +79,7 @@ def capture(
         WeightsteerError: ``at`` names no tokens.
     """
     points = list(points)
-    first, place = distinct([row.key for row in rows])
+    first, kinds = distinct([row.key for row in rows])
     some = [rows[index] for index in first]
     wanted = [_tokens(row, at) for row in some]
     order: list[int] = []
@@ -90,7 +90,7 @@ def capture(
             found.append(_capture_batch(model, [some[i] for i in batch], [wanted[i] for i in batch], points))
             order += batch
             advance(len(batch))
-    where = torch.tensor(order).argsort()[torch.tensor(place)]
+    where = torch.tensor(order).argsort()[torch.tensor(kinds)]
     return {
         point: States(*(torch.cat(part)[where] for part in zip(*(states[point] for states in found), strict=True)))
         for point in points

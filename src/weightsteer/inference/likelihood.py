@@ -132,7 +132,7 @@ def answer_logprobs(
     model: PreTrainedModel, rows: Sequence[Answered], *, title: str = "scoring", shown: bool = True
 ) -> list[float]:
     """log p(answer | prompt) of every row, summed over its tokens, in nats. Equal rows are computed once."""
-    first, place = distinct([row.key for row in rows])
+    first, kinds = distinct([row.key for row in rows])
     some = [rows[index] for index in first]
     total = [0.0] * len(some)
     with progress(title, len(some), shown=shown) as advance:
@@ -143,4 +143,4 @@ def answer_logprobs(
             for index, value in zip(batch, sums.tolist(), strict=True):
                 total[index] = value
             advance(len(batch))
-    return [total[index] for index in place]
+    return [total[kind] for kind in kinds]

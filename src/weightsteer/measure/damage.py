@@ -157,9 +157,9 @@ def _scores(
                 continue
             own = every[:, : len(tokens)]
             total[0] -= own[:, range(len(tokens)), tokens].double().sum(-1)
-            for place in range(k):  # one strength at a time: few matrices of the size of the vocabulary are enough
-                total[1, place] += divergence(own[zero], own[place]).double().sum()
-                total[2, place] += divergence(own[place], own[zero]).double().sum()
+            for index in range(k):  # one strength at a time: few matrices of the size of the vocabulary are enough
+                total[1, index] += divergence(own[zero], own[index]).double().sum()
+                total[2, index] += divergence(own[index], own[zero]).double().sum()
 
     along_texts(model, intervention, batch, alphas, add, other_base=other_base)
     return sums.cpu() / torch.tensor([len(row.text) for row in batch])[:, None, None]
@@ -181,9 +181,9 @@ def _frame(
             "item": text.item,
             "cluster": text.cluster,
             "tokens": len(row.text),
-            **dict(zip(("nll", "kl_base_steered", "kl_steered_base"), scores[:, place].tolist(), strict=True)),
+            **dict(zip(("nll", "kl_base_steered", "kl_steered_base"), scores[:, index].tolist(), strict=True)),
         }
-        for place, alpha in enumerate(alphas)
+        for index, alpha in enumerate(alphas)
         for text, row, scores in zip(texts, rows, measured, strict=True)
     ]
     return pl.DataFrame(lines, schema=SCHEMA)

@@ -115,25 +115,25 @@ def guided(
     with evaluating(model), enough_memory(), progress(f"guided {name}", len(tasks), shown=shown) as advance:
         most = positions_at_once(model)
         for batch in batches([task.tokens for task in tasks], token_budget, reads=[1] * len(tasks), most_reads=most):
-            some = [tasks[index] for index in batch]
+            some = [tasks[number] for number in batch]
             thoughts = think_ahead(model, tokenizer, some, intervention, think, other_base)
             rows = [
-                [*task.prompt, *thought, *(cut if forced else []), *ends, *closing[task.row]]
-                for task, (thought, forced) in zip(some, thoughts, strict=True)
+                [*task.prompt, *thought, *(cut if cut_off else []), *ends, *closing[task.row]]
+                for task, (thought, cut_off) in zip(some, thoughts, strict=True)
             ]
             with steer(model, intervention, [task.alpha for task in some], other_base=other_base):
                 logits = last_logits(model, rows)
             scores = score_choices(logits, choices[[task.row for task in some]])
-            for place, (task, (thought, forced)) in enumerate(zip(some, thoughts, strict=True)):
+            for index, (task, (thought, cut_off)) in enumerate(zip(some, thoughts, strict=True)):
                 lines.append(
                     {
                         "row": task.row,
                         "alpha": task.alpha,
-                        "logratio": float(scores.logratio[place]),
-                        "pmass": float(scores.pmass[place]),
-                        "low_pmass": bool(scores.low_pmass[place]),
+                        "logratio": float(scores.logratio[index]),
+                        "pmass": float(scores.pmass[index]),
+                        "low_pmass": bool(scores.low_pmass[index]),
                         "thinking": len(thought),
-                        "forced_close": forced,
+                        "forced_close": cut_off,
                     }
                 )
             advance(len(batch))

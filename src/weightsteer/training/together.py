@@ -94,8 +94,8 @@ def train_together(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             advance(1)
-    for place, learner in enumerate(learners):
-        trained = {name: tuple(tensor[place].detach() for tensor in pair) for name, pair in stacked.items()}
+    for index, learner in enumerate(learners):
+        trained = {name: tuple(tensor[index].detach() for tensor in pair) for name, pair in stacked.items()}
         _save(model, recipe, learner, trained)
     return losses
 
@@ -108,7 +108,7 @@ def _backward(
     The forward passes are as many as memory asks for, filled with rows of all learners, longest first.
     """
     rows = [row for batch in batches for row in batch.rows]
-    learner = torch.tensor([place for place, batch in enumerate(batches) for _ in batch.rows])
+    learner = torch.tensor([index for index, batch in enumerate(batches) for _ in batch.rows])
     share = torch.tensor([count / batch.tokens for batch in batches for count in batch.counts])
     losses = torch.zeros(len(batches), dtype=torch.float64)
     for part in answer_batches(model, rows):

@@ -165,7 +165,7 @@ def _chunks(prompts: Sequence[_Prompt], samples: int, sampling: Sampling, token_
 
 def _draw(model: PreTrainedModel, chunk: _Chunk, sampling: Sampling, stops: list[int], seed: int) -> list[list[int]]:
     prompts = list(dict.fromkeys(prompt for prompt, _ in chunk))
-    owner = {prompt: place for place, prompt in enumerate(prompts)}
+    owner = {prompt: index for index, prompt in enumerate(prompts)}
     owners = [owner[prompt] for prompt, _ in chunk]
     numbers = [uniforms((seed, p.topic, p.persona, index), sampling.max_new_tokens) for p, index in chunk]
     return sample(model, [prompt.ids for prompt in prompts], owners, np.stack(numbers), sampling, stops)

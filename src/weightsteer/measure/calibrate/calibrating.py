@@ -207,7 +207,7 @@ def _solved(
             read.update(measured)
         for sign, own in wanted.items():
             if own:
-                searches[sign].told({alpha: value(measured[sign * alpha], statistic) for alpha in own})
+                searches[sign].record({alpha: value(measured[sign * alpha], statistic) for alpha in own})
                 evaluations[sign] += len(some) * len(own)
         advance(1)
     outcome = {}

@@ -56,8 +56,8 @@ def kl_along_texts(
             ]
 
             def see(first: int, logp: Tensor, batch: list[int] = batch, some: list[float] = some) -> None:
-                for place, alpha in enumerate(some[1:], 1):
-                    for values, index in zip(kl_per_token(logp[:, 0], logp[:, place], direction), batch, strict=True):
+                for k, alpha in enumerate(some[1:], 1):
+                    for values, index in zip(kl_per_token(logp[:, 0], logp[:, k], direction), batch, strict=True):
                         into = found[alpha][index][first : first + len(values)]
                         into[:] = values[: len(into)]
 

@@ -183,7 +183,7 @@ class SteeredText:
             token_budget=self.token_budget,
             other_base=self.other_base,
         )
-        return {alpha: values[place :: len(alphas)] for place, alpha in enumerate(alphas)}
+        return {alpha: values[index :: len(alphas)] for index, alpha in enumerate(alphas)}
 
     def glance(
         self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]
