@@ -11,10 +11,10 @@ from vectors import batch, logits, peft_logits
 
 from weightsteer import adapters
 from weightsteer.adapters import AdapterFolder
-from weightsteer.adapters.base import registered
 from weightsteer.cli.flags import parse
+from weightsteer.data import evals
 from weightsteer.data.behaviors import Behavior
-from weightsteer.data.evals.base import label_balance, registry
+from weightsteer.data.evals.base import label_balance
 from weightsteer.errors import WeightsteerError
 from weightsteer.steering import steer
 from weightsteer.vector import WeightVector
@@ -35,9 +35,9 @@ def test_the_example_evaluation_works():
     assert len(code.splitlines()) <= 40
     try:
         exec(code, {"__name__": "weekdays"})
-        rows = registry()["weekdays"]().rows(None)
+        rows = evals.load("weekdays").rows(None)
     finally:
-        registry().pop("weekdays", None)
+        evals.registry.remove("weekdays")
     assert label_balance(rows) == {1: 7, -1: 7}
     assert len({row.cluster for row in rows}) == 7
 
@@ -59,7 +59,7 @@ def test_the_example_adapter_family_is_exact(arch, tmp_path):
         with pytest.raises(WeightsteerError, match="Gram-Schmidt"):
             adapters.get("hra").branch_delta(read, model)
     finally:
-        registered.pop("hra", None)
+        adapters.registry.remove("hra")
     ids = batch()
     assert max(total.rank for total in pair.terms.values()) == 8
     for pairs, folder in [({branch: 1.0}, folders[0]), ({branch: 1.0, pair: -1.0}, folders[1])]:

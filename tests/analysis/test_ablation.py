@@ -9,9 +9,9 @@ from sweeps import some_items
 from tiny import tiny
 from vectors import made
 
-from weightsteer.analysis import ablation, parts
+from weightsteer.analysis import ablation, plans
 from weightsteer.analysis.ablation import SCHEMA, WHOLE, Measured, energy_share, measure, table
-from weightsteer.analysis.parts import Part, PlanInput
+from weightsteer.analysis.plans import Ablation, PlanInput, coordinates
 from weightsteer.controls.seeds import draw_seed
 from weightsteer.data.evals.base import Evaluation
 from weightsteer.data.evals.neutral import Text
@@ -41,7 +41,7 @@ def scene(folder, seed=0):
     model, v = made(folder)
     v = v.with_metadata(seed=seed, behavior="test")
     given = PlanInput(v, model, no_basis, draws=2)
-    listed = [*parts.whole(given), *(part for part in parts.parts("layers", given) if "layer 1" in part.part)]
+    listed = [*plans.whole(given), *(part for part in plans.ablations("layers", given) if "layer 1" in part.part)]
     return model, v, given, listed
 
 
@@ -128,7 +128,7 @@ def test_what_cannot_be_made_is_skipped_with_its_reason(folder):
         raise WeightsteerError("it has no such part.")
 
     zero = v - v
-    broken = [Part("norms", "none", "keep", impossible), Part("norms", "zero", "keep", lambda: zero)]
+    broken = [Ablation("norms", "none", "keep", impossible), Ablation("norms", "zero", "keep", lambda: zero)]
     done = measure(given, [listed[0], *broken], tiny("qwen3")[1], [Rows()], TEXTS, ALPHAS)
     assert [key for key, _ in done.skipped] == ["norms/none/keep", "norms/zero/keep"]
     assert "no such part" in done.skipped[0][1]
@@ -153,8 +153,8 @@ def test_a_path_is_swept_like_a_part(tmp_path):
     folders = [random_adapter("oft", model, tmp_path / str(seed), seed, std=0.3) for seed in (1, 2)]
     v = WeightVector.from_adapters(*folders, model)
     given = PlanInput(v, model, no_basis, alphas=(-1.0, 1.0), draws=2)
-    path = parts.Part("coordinates", "path", "whole", lambda: parts.coordinates.path(v, given.alphas))
-    done = measure(given, [next(parts.whole(given)), path], tokenizer, [Rows()], TEXTS, ALPHAS)
+    path = plans.Ablation("coordinates", "path", "whole", lambda: coordinates.path(v, given.alphas))
+    done = measure(given, [next(plans.whole(given)), path], tokenizer, [Rows()], TEXTS, ALPHAS)
     lines = table(done, resamples=200).filter(part="path")
     assert lines["alpha"].to_list() == [-1.0, 1.0]
     assert lines["energy"].null_count() == 2

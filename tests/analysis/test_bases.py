@@ -10,7 +10,6 @@ from tiny import tiny
 
 from weightsteer.analysis import bases
 from weightsteer.analysis.bases import Materials
-from weightsteer.analysis.bases.base import registered
 from weightsteer.analysis.basis import Basis, random_columns
 from weightsteer.analysis.projection import complement, project
 from weightsteer.errors import WeightsteerError
@@ -211,4 +210,4 @@ def test_the_example_of_the_documentation_works():
             part = Basis(basis.name, basis.side, basis.origin, basis.vectors)
             assert project(v, part) + complement(v, part) == v
     finally:
-        registered.pop("layer-norms", None)
+        bases.registry.remove("layer-norms")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from tiny import tiny
 
-from weightsteer.analysis import parts
+from weightsteer.analysis import plans
 from weightsteer.analysis.ablation import measure, table
 from weightsteer.analysis.basis import Basis
 from weightsteer.analysis.overlap import overlap
@@ -84,9 +84,9 @@ def planted():
 @cache
 def measured():
     model, tokenizer, v, basis = planted()
-    given = parts.PlanInput(v, model, lambda name, side, rank: basis, ("planted",), (-1.0, 1.0), (RANK,), draws=5)
-    listed = [part for plan in ("layers", "modules", "projection") for part in parts.parts(plan, given)]
-    listed = [*parts.whole(given), *(part for part in listed if part.family == "projection" or part.part in PARTS)]
+    given = plans.PlanInput(v, model, lambda name, side, rank: basis, ("planted",), (-1.0, 1.0), (RANK,), draws=5)
+    listed = [part for plan in ("layers", "modules", "projection") for part in plans.ablations(plan, given)]
+    listed = [*plans.whole(given), *(part for part in listed if part.family == "projection" or part.part in PARTS)]
     texts = [Text("text", "the river is long and the bread is old")]
     return table(measure(given, listed, tokenizer, [Planted()], texts, [-1, 0, 1]), resamples=300)
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from weightsteer.data.behaviors import Behavior, names, spec
+from weightsteer.data.behaviors import Behavior, files, names, spec
 from weightsteer.errors import WeightsteerError
 
 GOOD = """\
@@ -192,7 +192,8 @@ class TestForModel:
         for family, text in (("general", GOOD), ("pocket", GOOD.replace("concert", "party"))):
             (tmp_path / family).mkdir()
             write(tmp_path / family, text)
-        monkeypatch.setattr(spec, "_SHIPPED", tmp_path)
+        monkeypatch.setattr(files, "_OWN", tmp_path)
+        monkeypatch.setattr(spec, "BEHAVIORS", files.Behaviors())
         behavior = Behavior.load("candour")
         assert behavior.for_model(self.general) == behavior
         assert behavior.for_model(self.pocket).questions.train[0] == "How was the party?"

@@ -1,22 +1,17 @@
 """Adapter families: one file each, with the PEFT configuration and the exact delta of a trained branch.
 
-A new family is a new file in this folder whose class carries ``@register("its-name")``; nothing else is edited.
+A new family is one class under ``@register("its-name")``: in a file of this folder, in an installed distribution that
+names it under the entry points ``weightsteer.adapters``, or in a script (`weightsteer.registry`).
 """
 
 from collections.abc import Mapping
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import Any
 
-from weightsteer.adapters.base import AdapterFamily, register
-from weightsteer.adapters.base import registered as _registered
+from weightsteer.adapters.base import AdapterFamily, register, registry
 from weightsteer.adapters.folder import AdapterFolder
 from weightsteer.errors import WeightsteerError, unknown
 
-__all__ = ["AdapterFamily", "AdapterFolder", "families", "family_of", "get", "register"]
-
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
+__all__ = ["AdapterFamily", "AdapterFolder", "families", "family_of", "get", "register", "registry"]
 
 
 def families() -> list[str]:
@@ -25,18 +20,16 @@ def families() -> list[str]:
     >>> "lora" in families()
     True
     """
-    return sorted(_registered)
+    return registry.names()
 
 
 def get(name: str) -> AdapterFamily:
     """The family of that name.
 
     Raises:
-        WeightsteerError: there is none; the message suggests the nearest.
+        WeightsteerError: there is none (the message suggests the nearest), or its module cannot be imported.
     """
-    if name not in _registered:
-        raise unknown("adapter", name, _registered)
-    return _registered[name]
+    return registry.get(name)
 
 
 def family_of(config: Mapping[str, Any]) -> AdapterFamily:
@@ -47,11 +40,12 @@ def family_of(config: Mapping[str, Any]) -> AdapterFamily:
     Raises:
         WeightsteerError: no family reads this PEFT type; the message names the nearest that one does.
     """
-    best = max(_registered.values(), key=lambda family: family.fit(config))
+    known = registry.all().values()
+    best = max(known, key=lambda family: family.fit(config))
     if best.fit(config) > 0:
         return best
     kind = str(config.get("peft_type"))
-    supported = {family.peft_type for family in _registered.values() if family.peft_type}
+    supported = {family.peft_type for family in known if family.peft_type}
     reason = _NO_WEIGHTS.get(kind) or "its exact weight difference has not been written down here"
     raise WeightsteerError(
         f"{unknown('PEFT type', kind, supported)}. An adapter of the type {kind} is not supported, for {reason}. Train "

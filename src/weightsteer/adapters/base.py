@@ -2,14 +2,17 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from peft import PeftConfig
 from torch import Tensor, nn
 
 from weightsteer.adapters.folder import AdapterFolder
 from weightsteer.adapters.targets import linear_names
+from weightsteer.registry import ADAPTERS, Registry
 from weightsteer.terms import Sum
+
+Family = TypeVar("Family", bound="AdapterFamily")
 
 
 class AdapterFamily(ABC):
@@ -92,15 +95,15 @@ class AdapterFamily(ABC):
         return {}
 
 
-registered: dict[str, AdapterFamily] = {}
+registry: Registry[AdapterFamily] = ADAPTERS
 
 
-def register(name: str) -> Callable[[type[AdapterFamily]], type[AdapterFamily]]:
+def register(name: str) -> Callable[[type[Family]], type[Family]]:
     """Class decorator: make a family known under this name (the ``--adapter`` of the command line)."""
 
-    def add(family: type[AdapterFamily]) -> type[AdapterFamily]:
+    def add(family: type[Family]) -> type[Family]:
         family.name = name
-        registered[name] = family()
+        registry.add(name, family(), family)
         return family
 
     return add

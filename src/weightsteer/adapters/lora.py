@@ -27,6 +27,8 @@ _INITS = {True, False, "gaussian", "eva", "orthogonal", "mica"}
 
 @register("lora")
 class Lora(PeftFamily):
+    """LoRA: ``θ_branch = W + s B A`` with s = α/r."""
+
     peft_type = "LORA"
     form = "s·B·A, s = alpha/r; a pair: rank 2r"
     keys: ClassVar[tuple[str, ...]] = (A, B)
@@ -94,6 +96,8 @@ class Lora(PeftFamily):
 
 @register("rslora")
 class RsLora(Lora):
+    """rsLoRA: LoRA with the scale s = α/√r."""
+
     form = "s·B·A, s = alpha/√r; a pair: rank 2r"
 
     def fit(self, config: Mapping[str, Any]) -> int:

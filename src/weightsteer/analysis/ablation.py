@@ -19,8 +19,8 @@ from typing import Any
 import polars as pl
 from transformers import PreTrainedTokenizerBase
 
-from weightsteer.analysis.parts import Part, PlanInput
-from weightsteer.analysis.parts.paths import Path
+from weightsteer.analysis.plans import Ablation, PlanInput
+from weightsteer.analysis.plans.paths import Path
 from weightsteer.data.evals.base import Evaluation
 from weightsteer.data.evals.neutral import Text
 from weightsteer.errors import WeightsteerError
@@ -104,7 +104,7 @@ class Measured:
 
 def measure(
     given: PlanInput,
-    parts: Sequence[Part],
+    parts: Sequence[Ablation],
     tokenizer: PreTrainedTokenizerBase,
     evaluations: Sequence[Evaluation],
     texts: Sequence[Text],
@@ -143,7 +143,7 @@ def measure(
 
 def _measured(
     given: PlanInput,
-    parts: Sequence[Part],
+    parts: Sequence[Ablation],
     tokenizer: PreTrainedTokenizerBase,
     evaluations: Sequence[Evaluation],
     texts: Sequence[Text],
@@ -190,7 +190,7 @@ def _measured(
     return Measured(pl.concat(rows), pl.DataFrame() if cost is None else cost, frame, tuple(skipped))
 
 
-def _line(whole: WeightVector, part: Part, made: WeightVector | Path) -> dict[str, Any]:
+def _line(whole: WeightVector, part: Ablation, made: WeightVector | Path) -> dict[str, Any]:
     energy = rank = None
     if isinstance(made, WeightVector):
         if part.draw is None and not part.matched:

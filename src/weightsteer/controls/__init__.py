@@ -5,23 +5,22 @@ Three sorts (`Kind.made_from`): some are computed from the vector (`control`, `d
 ``control``, the behaviour of its vector and the adapter ``<adapter of the vector>-<kind>``, so that it stands beside
 its vector in every table; ``metadata["control"]`` names its kind and the vector.
 
-Another control is another file in this folder that registers itself (`weightsteer.controls.base`).
+Another control is one function under a decorator of `weightsteer.controls.base`: in a file of this folder, in an
+installed distribution that names it under the entry points ``weightsteer.controls``, or in a script.
 """
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 from typing import Any
 
 import polars as pl
 from transformers import PreTrainedModel
 
-from weightsteer.controls.base import BranchKind, Kind, PairsKind, Side, VectorKind, registered
+from weightsteer.controls.base import BranchKind, Kind, PairsKind, Side, VectorKind, registry
 from weightsteer.controls.seeds import draw_seed
 from weightsteer.controls.sign import mirrored
 from weightsteer.data.behaviors import Behavior
-from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector
 
 __all__ = [
@@ -35,11 +34,9 @@ __all__ = [
     "mirrored",
     "nuisance_name",
     "one_branch",
+    "registry",
     "trained",
 ]
-
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
 
 DRAWS = 10
 """How many draws of a random control: a single one can move a metric more than the vector does, by chance."""
@@ -51,7 +48,7 @@ def kinds() -> dict[str, Kind]:
     >>> kinds()["random"].made_from
     'vector'
     """
-    return dict(sorted(registered.items()))
+    return registry.all()
 
 
 def get(kind: str) -> Kind:
@@ -60,9 +57,7 @@ def get(kind: str) -> Kind:
     Raises:
         WeightsteerError: there is none; the message suggests the nearest.
     """
-    if kind not in registered:
-        raise unknown("control", kind, registered)
-    return registered[kind]
+    return registry.get(kind)
 
 
 def control(kind: str, vector: WeightVector, seed: int | None = None, draw: int = 0) -> WeightVector:
@@ -121,7 +116,7 @@ def one_branch(
         raise _made_otherwise(found)
     if found.side not in folders:
         raise WeightsteerError(f"the control {kind} needs the folder of the {found.side} branch.")
-    branch = WeightVector.from_branch(folders[found.side], model) * found.sign
+    branch = found.make(WeightVector.from_branch(folders[found.side], model))
     told = f"control {kind}" + (", norm matched" if matched else ", as trained")
     made = branch.norm_matched(of) if matched else branch
     return _labelled(found, made, of, int(of.metadata["seed"]), told, "" if matched else "-as-trained")

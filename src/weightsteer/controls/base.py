@@ -8,6 +8,7 @@ import polars as pl
 from transformers import PreTrainedModel
 
 from weightsteer.data.behaviors import Behavior
+from weightsteer.registry import CONTROLS, Registry
 from weightsteer.terms import Sum
 from weightsteer.vector import WeightVector
 
@@ -16,6 +17,9 @@ Side = Literal["positive", "negative"]
 
 FromVector = Callable[[WeightVector, int], Deltas]
 """``(vector, seed) -> deltas`` of the control."""
+
+FromBranch = Callable[[WeightVector], WeightVector]
+"""``task vector of the branch -> control``."""
 
 FromPairs = Callable[[PreTrainedModel, Behavior, int, pl.DataFrame | None], pl.DataFrame]
 """``(model, behaviour, seed, pairs of the behaviour) -> pairs`` to train the control on."""
@@ -50,12 +54,12 @@ class VectorKind(Kind):
 
 @dataclass(frozen=True)
 class BranchKind(Kind):
-    """A control that is ``sign`` times the task vector of one branch."""
+    """A control made from the task vector of one branch."""
 
     made_from = "branch"
 
     side: Side
-    sign: float
+    make: FromBranch
 
 
 @dataclass(frozen=True)
@@ -71,29 +75,34 @@ class PairsKind(Kind):
     of_behavior: bool
 
 
-registered: dict[str, Kind] = {}
+registry: Registry[Kind] = CONTROLS
 
 
 def from_vector(name: str, *, shows: str, drawn: bool) -> Callable[[FromVector], FromVector]:
     """Function decorator: a control computed from the vector."""
 
     def add(make: FromVector) -> FromVector:
-        registered[name] = VectorKind(name, shows, drawn, make)
+        registry.add(name, VectorKind(name, shows, drawn, make), make)
         return make
 
     return add
 
 
-def from_branch(name: str, *, shows: str, side: Side, sign: float) -> None:
-    """A control that is one branch."""
-    registered[name] = BranchKind(name, shows, False, side, sign)
+def from_branch(name: str, *, shows: str, side: Side) -> Callable[[FromBranch], FromBranch]:
+    """Function decorator: a control made from the task vector of one branch."""
+
+    def add(make: FromBranch) -> FromBranch:
+        registry.add(name, BranchKind(name, shows, False, side, make), make)
+        return make
+
+    return add
 
 
 def from_pairs(name: str, *, shows: str, of_behavior: bool = False) -> Callable[[FromPairs], FromPairs]:
     """Function decorator: a control that is trained on the pairs the function gives."""
 
     def add(make: FromPairs) -> FromPairs:
-        registered[name] = PairsKind(name, shows, False, make, of_behavior)
+        registry.add(name, PairsKind(name, shows, False, make, of_behavior), make)
         return make
 
     return add

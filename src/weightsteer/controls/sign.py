@@ -5,16 +5,14 @@ import polars as pl
 from weightsteer.controls.base import Deltas, from_vector
 from weightsteer.vector import WeightVector
 
-NAME = "sign-flip"
-
 
 @from_vector(
-    NAME,
+    "sign-flip",
     shows="the effect has no direction: it is damage, or a change that any push brings about",
     drawn=False,
 )
 def flipped(vector: WeightVector, seed: int) -> Deltas:
-    """``−dW``."""
+    """The vector with the opposite sign, ``−dW``."""
     return (-vector).terms
 
 
@@ -26,6 +24,6 @@ def mirrored(rows: pl.DataFrame) -> pl.DataFrame:
     """
     return rows.filter(pl.col("method") == "weight").with_columns(
         method=pl.lit("control"),
-        adapter=pl.format("{}-" + NAME, "adapter"),
+        adapter=pl.format("{}-sign-flip", "adapter"),
         alpha=pl.when(pl.col("alpha") == 0).then(0.0).otherwise(-pl.col("alpha")),
     )

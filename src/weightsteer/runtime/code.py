@@ -15,6 +15,7 @@ from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from weightsteer.files import digest_of, file_digest
+from weightsteer.registry import PACKAGES
 
 PACKAGE = Path(__file__).parents[1]
 
@@ -77,11 +78,11 @@ def reached(modules: Iterable[str], package: Path = PACKAGE) -> dict[str, str]:
             continue
         seen.add(name)
         state = path.stat()
-        digest, imports, registers = _read(path, state.st_mtime_ns, state.st_size)
+        digest, imports = _read(path, state.st_mtime_ns, state.st_size)
         found[path.relative_to(package).as_posix()] = digest
         folders.add(path.parent)
         todo += _absolute(imports, name, path)
-        if registers:
+        if f"weightsteer.{name}" in PACKAGES:
             todo += [f"{name}.{each.stem}" for each in path.parent.glob("*.py") if each != path]
             todo += [f"{name}.{each.parent.name}" for each in path.parent.glob("*/__init__.py")]
     data = (file for folder in folders for file in folder.iterdir() if file.suffix in _DATA)
@@ -101,14 +102,11 @@ def _source(name: str, package: Path) -> Path | None:
 
 
 @cache
-def _read(path: Path, changed: int, size: int) -> tuple[str, tuple[tuple[int, str], ...], bool]:
-    """The digest of what a file does, what it imports as (level, name), and whether it holds a registry."""
+def _read(path: Path, changed: int, size: int) -> tuple[str, tuple[tuple[int, str], ...]]:
+    """The digest of what a file does, and what it imports as (level, name)."""
     tree = _Essence().visit(ast.parse(path.read_text(encoding="utf-8")))
     imports = tuple(_imports(tree))
-    registers = path.name == "__init__.py" and any(
-        isinstance(node, ast.Name) and node.id in ("Registry", "__path__") for node in ast.walk(tree)
-    )
-    return hashlib.blake2b(ast.dump(tree).encode(), digest_size=16).hexdigest(), imports, registers
+    return hashlib.blake2b(ast.dump(tree).encode(), digest_size=16).hexdigest(), imports
 
 
 def _imports(tree: ast.AST) -> Iterator[tuple[int, str]]:

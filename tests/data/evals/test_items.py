@@ -3,8 +3,8 @@
 import pytest
 from tiny import tiny
 
-from weightsteer.data.evals import Evaluation, Item, label_balance, load, names, register, user_turn
-from weightsteer.data.evals.base import check_items, limited, registry
+from weightsteer.data.evals import Evaluation, Item, label_balance, load, names, register, registry, user_turn
+from weightsteer.data.evals.base import check_items, limited
 from weightsteer.errors import WeightsteerError
 
 
@@ -75,4 +75,4 @@ def test_one_decorated_class_is_a_new_evaluation() -> None:
         assert len(items) == 4
         assert [item.label for item in items] == [-1, 1, -1, 1]
     finally:
-        del registry()["weather"]
+        registry.remove("weather")

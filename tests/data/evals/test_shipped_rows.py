@@ -7,8 +7,7 @@ import public_data
 import pytest
 from tiny import tiny
 
-from weightsteer.data.evals import label_balance, load, names
-from weightsteer.data.evals.base import registry
+from weightsteer.data.evals import label_balance, load, names, registry
 from weightsteer.errors import WeightsteerError
 from weightsteer.inference.answers import choice_table
 from weightsteer.models import load_model, render_chat
@@ -28,7 +27,7 @@ def pocket():
 def check(name: str, items: list) -> None:
     balance = label_balance(items)
     assert balance[1] > 0
-    assert (balance[1] == balance[-1]) == registry()[name].balanced
+    assert (balance[1] == balance[-1]) == registry.get(name).balanced
     assert len({item.item for item in items}) == len(items) >= 20
 
 

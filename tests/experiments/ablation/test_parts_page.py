@@ -9,7 +9,7 @@ from sweeps import some_items
 from tiny import tiny
 from vectors import made
 
-from weightsteer.analysis import bases, parts
+from weightsteer.analysis import bases, plans
 from weightsteer.analysis.ablation import measure
 from weightsteer.analysis.alignment import alignment
 from weightsteer.data.evals.base import Evaluation
@@ -32,10 +32,10 @@ def page(tmp_path_factory):
     model, v = made(folder / "lora", layers=[1, 2], targets=("q_proj", "o_proj", "up_proj", "down_proj"))
     v = v.with_metadata(behavior="kindness", adapter="lora")
     found = cache(lambda name, side, rank: bases.make(name, model, rank=rank, side=side, vector=v))
-    given = parts.PlanInput(v, model, found, ("residual-write",), ranks=(2, 4), draws=2)
-    listed = list(parts.whole(given))
+    given = plans.PlanInput(v, model, found, ("residual-write",), ranks=(2, 4), draws=2)
+    listed = list(plans.whole(given))
     for plan in ("norms", "modules", "projection"):
-        listed += [part for part in parts.parts(plan, given) if part.family != "modules" or "MLP" in part.part]
+        listed += [part for part in plans.ablations(plan, given) if part.family != "modules" or "MLP" in part.part]
     measured = measure(given, listed, tiny("qwen3")[1], [Rows()], [Text("one", "the river is long")], [-1.0, 0.0, 1.0])
     aligned = alignment(v, found, ("residual-write@both", "own"), 4).with_columns(seed=pl.lit(0))
     write_parts(folder, {"kindness, lora": measured}, {"kindness, lora": aligned}, run=RUN, resamples=200)

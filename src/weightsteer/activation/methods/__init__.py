@@ -1,27 +1,23 @@
-"""Activation methods: each is a function in a file of this package under `register`; nothing else has to be edited."""
+"""Activation methods: each fits a direction of the residual stream at one layer.
 
-from importlib import import_module
-from pkgutil import iter_modules
+A method is one function under `register`: in a file of this package, in an installed distribution that names it under
+the entry points ``weightsteer.activation``, or in a script (`weightsteer.registry`).
+"""
 
-from weightsteer.activation.methods.base import Contrast, Method, register, registered
-from weightsteer.errors import unknown
+from weightsteer.activation.methods.base import Contrast, Method, register, registry
 
-__all__ = ["Contrast", "Method", "load", "names", "register"]
+__all__ = ["Contrast", "Method", "load", "names", "register", "registry"]
 
 
 def names() -> list[str]:
     """Every method that `load` knows."""
-    for module in iter_modules(__path__):
-        import_module(f"{__name__}.{module.name}")
-    return sorted(registered)
+    return registry.names()
 
 
 def load(name: str) -> Method:
     """A method by name.
 
     Raises:
-        WeightsteerError: nobody knows the name (suggests the nearest).
+        WeightsteerError: nobody knows the name (suggests the nearest), or its module cannot be imported.
     """
-    if name not in names():
-        raise unknown("activation method", name, names())
-    return registered[name]
+    return registry.get(name)

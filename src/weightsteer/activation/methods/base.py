@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
+from weightsteer.registry import ACTIVATION, Registry
+
 
 class Contrast(NamedTuple):
     """The activations of n pairs at one layer, each (n, d); row i of both belongs to pair i."""
@@ -31,14 +33,14 @@ class Method:
     validates: bool
 
 
-registered: dict[str, Method] = {}
+registry: Registry[Method] = ACTIVATION
 
 
 def register(name: str, *, validates: bool = False) -> Callable[[Fit], Fit]:
     """Function decorator: make a method known under this name, which becomes the ``adapter`` of its vectors."""
 
     def add(fit: Fit) -> Fit:
-        registered[name] = Method(fit, validates)
+        registry.add(name, Method(fit, validates), fit)
         return fit
 
     return add

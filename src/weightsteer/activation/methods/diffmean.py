@@ -12,5 +12,9 @@ from weightsteer.activation.methods.base import Contrast, register
 
 @register("diffmean")
 def diffmean(train: Contrast, held_out: Contrast | None) -> Tensor:
-    """(d,) in units of activations: at α = 1 it moves the mean of one side to that of the other."""
+    """The difference of the means of both sides: at α = 1 it moves the mean of one to that of the other.
+
+    Returns:
+        (d,) in units of activations.
+    """
     return train.differences.mean(0)

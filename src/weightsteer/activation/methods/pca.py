@@ -18,14 +18,22 @@ from weightsteer.errors import WeightsteerError
 
 @register("pca")
 def uncentred(train: Contrast, held_out: Contrast | None) -> Tensor:
-    """(d,) of unit length: ``argmax_v ‖D v‖``."""
+    """The direction along which the pairs differ most, ``argmax_v ‖D v‖``.
+
+    Returns:
+        (d,) of unit length.
+    """
     differences = train.differences
     return _leading(differences, differences)
 
 
 @register("repe-centered")
 def centred(train: Contrast, held_out: Contrast | None) -> Tensor:
-    """(d,) of unit length: ``argmax_v ‖(D − mean(D)) v‖``."""
+    """The direction along which the differences of the pairs vary most, ``argmax_v ‖(D − mean(D)) v‖``.
+
+    Returns:
+        (d,) of unit length.
+    """
     differences = train.differences
     return _leading(differences - differences.mean(0), differences)
 

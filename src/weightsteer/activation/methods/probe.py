@@ -21,7 +21,11 @@ STRENGTHS = (1e1, 1e0, 1e-1, 1e-2, 1e-3, 1e-4)
 
 @register("probe", validates=True)
 def probe(train: Contrast, held_out: Contrast | None) -> Tensor:
-    """(d,) of unit length, pointing to the positive side."""
+    """The weight of a logistic probe that tells the two sides apart.
+
+    Returns:
+        (d,) of unit length, pointing to the positive side.
+    """
     if held_out is None:
         raise WeightsteerError("a probe chooses its regularisation on held-out pairs: give some.")
     activations, labels = _stacked(train)

@@ -1,25 +1,25 @@
 """Bases: subspaces a vector can be projected on, each with a name, a rank and an origin.
 
-Each kind is a function in a file of this package under `register` (`weightsteer.analysis.bases.base`); nothing else has
-to be edited. Kinds that are about the residual stream give, on the output side, subspaces of what its writers (o_proj,
-down_proj) put out and, on the input side, of what its readers (q, k, v, gate and up) see behind their norms. Two names
-joined by ``&`` stand for the intersection of both: ``suppressed&task-difference``.
+A kind of basis is one function under `register`: in a file of this package, in an installed distribution that names it
+under the entry points ``weightsteer.bases``, or in a script (`weightsteer.registry`).
+
+Kinds that are about the residual stream give, on the output side, subspaces of what its writers (o_proj, down_proj) put
+out and, on the input side, of what its readers (q, k, v, gate and up) see behind their norms. Two names joined by ``&``
+stand for the intersection of both: ``suppressed&task-difference``.
 """
 
 from collections.abc import Sequence
-from importlib import import_module
-from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.analysis.bases.base import Kind, register, registered
+from weightsteer.analysis.bases.base import Kind, register, registry
 from weightsteer.analysis.bases.intersection import intersection
 from weightsteer.analysis.bases.materials import Materials, check_disjoint
 from weightsteer.analysis.basis import Basis, Side
 from weightsteer.data.evals.base import Item
-from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.errors import WeightsteerError
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
@@ -34,10 +34,8 @@ __all__ = [
     "make",
     "names",
     "register",
+    "registry",
 ]
-
-for _module in iter_modules(__path__):
-    import_module(f"{__name__}.{_module.name}")
 
 RANK = 8
 """The rank of a basis when none is asked for."""
@@ -45,7 +43,7 @@ RANK = 8
 
 def kinds() -> dict[str, Kind]:
     """Every kind of basis by name, sorted."""
-    return dict(sorted(registered.items()))
+    return registry.all()
 
 
 def names() -> list[str]:
@@ -54,7 +52,7 @@ def names() -> list[str]:
     >>> "residual-write" in names()
     True
     """
-    return sorted(registered)
+    return registry.names()
 
 
 def make(
@@ -110,9 +108,7 @@ def from_materials(name: str, materials: Materials, *, rank: int = RANK, side: S
 
 
 def _one(name: str, materials: Materials, rank: int, side: Side | None) -> Basis:
-    if name not in registered:
-        raise unknown("basis", name, registered)
-    kind = registered[name]
+    kind = registry.get(name)
     chosen = side or kind.sides[0]
     if chosen not in kind.sides:
         raise WeightsteerError(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from torch import Tensor
 
 from weightsteer.analysis.basis import Side
+from weightsteer.registry import BASES, Registry
 
 if TYPE_CHECKING:
     from weightsteer.analysis.bases.materials import Materials
@@ -38,7 +39,7 @@ class Kind:
     find: Find
 
 
-registered: dict[str, Kind] = {}
+registry: Registry[Kind] = BASES
 
 
 def register(
@@ -51,7 +52,7 @@ def register(
     """Function decorator: make a kind of basis known under this name."""
 
     def add(find: Find) -> Find:
-        registered[name] = Kind(name, origin, needs, sides, find)
+        registry.add(name, Kind(name, origin, needs, sides, find), find, origin)
         return find
 
     return add

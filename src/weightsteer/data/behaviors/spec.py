@@ -18,9 +18,8 @@ from pydantic import (
     model_validator,
 )
 
+from weightsteer.data.behaviors.files import BEHAVIORS
 from weightsteer.errors import WeightsteerError, unknown
-
-_SHIPPED = Path(__file__).parent
 
 Text = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1)]
 Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
@@ -107,7 +106,7 @@ class Behavior(_Strict):
     evaluations: dict[Name, Literal[1, -1]] = Field(default_factory=dict)
     home: Name | None = None
 
-    _shipped: bool = PrivateAttr(default=False)
+    _named: bool = PrivateAttr(default=False)
 
     @field_validator("negative")
     @classmethod
@@ -127,22 +126,25 @@ class Behavior(_Strict):
 
     @classmethod
     def load(cls, name_or_path: str | Path, *, family: str = "general") -> Self:
-        """A shipped behaviour by name, or the user's own YAML file by path.
+        """A behaviour by name, or a YAML file by path.
+
+        Args:
+            name_or_path: a name from `names`, or a path that ends in ``.yaml`` or ``.yml``.
+            family: of the model, ``general`` or ``pocket``: which of the files of that name is read.
 
         Raises:
-            WeightsteerError: no such name (the nearest one is suggested) or file, or a file with a mistake
-            (its
-                line and field are named).
+            WeightsteerError: no such name (the nearest one is suggested) or file, or a file with a mistake (its line
+                and field are named).
         """
         text = str(name_or_path)
-        path = _SHIPPED / family / f"{text}.yaml"
-        shipped = isinstance(name_or_path, str) and text in names(family)
-        if not shipped:
-            path = Path(name_or_path)
-            if path.suffix not in (".yaml", ".yml"):
-                raise unknown("behavior", text, names(family))
+        named = isinstance(name_or_path, str) and text in BEHAVIORS.names()
+        path = BEHAVIORS.file(text, family) if named else Path(name_or_path)
+        if path.suffix not in (".yaml", ".yml"):
+            raise unknown("behavior", text, names(family))
         behavior = cls._read(path)
-        behavior._shipped = shipped
+        if named and behavior.name != text:
+            raise WeightsteerError(f"{path}: the behaviour {text!r} names itself {behavior.name!r}; use one name.")
+        behavior._named = named
         return behavior
 
     @classmethod
@@ -177,16 +179,13 @@ class Behavior(_Strict):
             raise WeightsteerError(_explain(error, root, path)) from error
 
     def for_model(self, model: Any) -> "Behavior":
-        """The counterpart written for the family of ``model`` when one is shipped, else this behaviour.
+        """The counterpart written for the family of ``model`` when there is one, else this behaviour.
 
-        A file of the user's is taken as it is: nobody knows better for which model it was written.
+        A behaviour that was loaded from a path stays as it is: its author chose the model.
         """
         from weightsteer.models import family
 
-        home = family(model)
-        if self._shipped and self.name in names(home):
-            return Behavior.load(self.name, family=home)
-        return self
+        return Behavior.load(self.name, family=family(model)) if self._named else self
 
     @property
     def digest(self) -> str:
@@ -196,8 +195,8 @@ class Behavior(_Strict):
 
 
 def names(family: str = "general") -> list[str]:
-    """The shipped behaviours of a model family."""
-    return sorted(path.stem for path in (_SHIPPED / family).glob("*.yaml"))
+    """The behaviours that `Behavior.load` knows by name for a family of models."""
+    return BEHAVIORS.family_names(family)
 
 
 def _explain(error: ValidationError, root: yaml.Node | None, path: Path) -> str:

@@ -1,25 +1,21 @@
 """Evaluations: labelled two-choice rows that an intervention is measured on.
 
-Each evaluation is one file in this package with a class under `register`; nothing else has to be edited.
+An evaluation is one class under `register`: in a file of this package, in an installed distribution that names it under
+the entry points ``weightsteer.evals``, or in a script (`weightsteer.registry`).
 """
 
 from collections.abc import Mapping
-from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
 
 from weightsteer.data.evals.base import Evaluation, Item, label_balance, register, registry, user_turn
 from weightsteer.data.evals.files import SUFFIXES, FileRows
-from weightsteer.errors import unknown
 
-__all__ = ["Evaluation", "Item", "label_balance", "load", "names", "register", "sign", "user_turn"]
+__all__ = ["Evaluation", "Item", "label_balance", "load", "names", "register", "registry", "sign", "user_turn"]
 
 
 def names() -> list[str]:
     """Every evaluation that `load` knows by name."""
-    for module in iter_modules(__path__):
-        import_module(f"{__name__}.{module.name}")
-    return sorted(registry())
+    return registry.names()
 
 
 def load(name: str, *, data: str | Path | None = None, sign: int = 1, limit: int | None = None) -> Evaluation:
@@ -31,13 +27,12 @@ def load(name: str, *, data: str | Path | None = None, sign: int = 1, limit: int
         limit: at most so many rows, in whole clusters; None for all.
 
     Raises:
-        WeightsteerError: nobody knows the name (suggests the nearest), or sign or limit make no sense.
+        WeightsteerError: nobody knows the name (the nearest is suggested), its module cannot be imported, or sign or
+            limit make no sense.
     """
     if Path(name).suffix in SUFFIXES:
         return FileRows(data=Path(name), sign=sign, limit=limit)
-    if name not in names():
-        raise unknown("evaluation", name, names())
-    return registry()[name](data=None if data is None else Path(data), sign=sign, limit=limit)
+    return registry.get(name)(data=None if data is None else Path(data), sign=sign, limit=limit)
 
 
 def sign(name: str, evaluations: Mapping[str, int]) -> int:
@@ -46,5 +41,5 @@ def sign(name: str, evaluations: Mapping[str, int]) -> int:
     ``evaluations`` is the mapping of `Behavior.evaluations`. What it says of an evaluation holds for the variants of
     it too (`dilemmas` for `dilemmas-balanced`), unless it names them; 1 when it says nothing.
     """
-    axis = registry()[name].axis if name in names() else ""
+    axis = registry.get(name).axis if name in registry.names() else ""
     return evaluations.get(name, evaluations.get(axis, 1))

@@ -85,7 +85,7 @@ class AIRisk(Evaluation):
 
 @register("airisk-guided")
 class GuidedAIRisk(AIRisk):
-    """The same with brief thinking before the choice."""
+    """`airisk` with brief thinking before the choice."""
 
     thinking_tokens = THINKING_TOKENS
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from transformers import PreTrainedModel
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.registry import EVALS, Registry
 
 YES_NO = ("Yes", "No")
 
@@ -161,7 +162,7 @@ def limited(items: list[Item], limit: int | None) -> list[Item]:
     return [item for item in items if item.cluster in kept]
 
 
-_registry: dict[str, type[Evaluation]] = {}
+registry: Registry[type[Evaluation]] = EVALS
 Registered = TypeVar("Registered", bound=type[Evaluation])
 
 
@@ -170,12 +171,7 @@ def register(name: str) -> Callable[[Registered], Registered]:
 
     def add(evaluation: Registered) -> Registered:
         evaluation.name = name
-        _registry[name] = evaluation
+        registry.add(name, evaluation, evaluation)
         return evaluation
 
     return add
-
-
-def registry() -> dict[str, type[Evaluation]]:
-    """Every registered evaluation by name."""
-    return _registry

@@ -90,12 +90,12 @@ class Dilemmas(Evaluation):
 
 @register("dilemmas-paired")
 class PairedDilemmas(Dilemmas):
-    """Both actions of a dilemma with opposite labels."""
+    """`dilemmas`: both actions of a dilemma, with opposite labels."""
 
 
 @register("dilemmas-honesty-only")
 class HonestyOnlyDilemmas(Dilemmas):
-    """Only actions whose own values are about honesty; honest ones prevail."""
+    """Dilemmas, only actions whose own values are about honesty; most of them are honest."""
 
     variant = "honesty-only"
     balanced = False
@@ -103,21 +103,21 @@ class HonestyOnlyDilemmas(Dilemmas):
 
 @register("dilemmas-balanced")
 class BalancedDilemmas(Dilemmas):
-    """Actions whose own values are about honesty, as many honest as dishonest."""
+    """Dilemmas, only actions whose own values are about honesty, as many honest as dishonest."""
 
     variant = "balanced"
 
 
 @register("dilemmas-self")
 class SelfDilemmas(Dilemmas):
-    """Paired, labelled by the values of the acting party alone, as in the published tables of weight steering."""
+    """`dilemmas`, labelled by the values of the acting party alone, as in the published tables of weight steering."""
 
     party = "You"
 
 
 @register("dilemmas-undisputed")
 class UndisputedDilemmas(Dilemmas):
-    """Paired, for a sensitivity run: without dilemmas in which the words of an action contradict its label."""
+    """`dilemmas` without those in which the words of an action contradict its label, for a sensitivity run."""
 
     def rows(self, model: PreTrainedModel) -> list[Item]:
         return undisputed(super().rows(model))
@@ -125,21 +125,21 @@ class UndisputedDilemmas(Dilemmas):
 
 @register("dilemmas-guided")
 class GuidedDilemmas(Dilemmas):
-    """Paired, with brief thinking before the choice."""
+    """`dilemmas` with brief thinking before the choice."""
 
     thinking_tokens = THINKING_TOKENS
 
 
 @register("dilemmas-honesty-only-guided")
 class GuidedHonestyOnlyDilemmas(HonestyOnlyDilemmas):
-    """Honesty only, with brief thinking before the choice."""
+    """`dilemmas-honesty-only` with brief thinking before the choice."""
 
     thinking_tokens = THINKING_TOKENS
 
 
 @register("dilemmas-balanced-guided")
 class GuidedBalancedDilemmas(BalancedDilemmas):
-    """Balanced, with brief thinking before the choice."""
+    """`dilemmas-balanced` with brief thinking before the choice."""
 
     thinking_tokens = THINKING_TOKENS
 

@@ -8,9 +8,9 @@ import polars as pl
 from markupsafe import Markup
 
 from weightsteer.analysis.ablation import WHOLE, Measured, table
-from weightsteer.analysis.parts.base import RANDOM
-from weightsteer.analysis.parts.norms import DIRECTION, MAGNITUDE, NEITHER, PERMUTED
-from weightsteer.analysis.parts.projection import WITHIN
+from weightsteer.analysis.plans.base import RANDOM
+from weightsteer.analysis.plans.norms import DIRECTION, MAGNITUDE, NEITHER, PERMUTED
+from weightsteer.analysis.plans.projection import WITHIN
 from weightsteer.experiments.ablation.charts import CURVES, MAPS, module_map, rank_curves
 from weightsteer.experiments.ablation.reading import arms, most_aligned, ratio, sentences, verdicts, versions
 from weightsteer.files import write_atomically

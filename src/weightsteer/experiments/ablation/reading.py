@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import polars as pl
 
 from weightsteer.analysis.ablation import WHOLE
-from weightsteer.analysis.parts.norms import DIRECTION, MAGNITUDE, PERMUTED
+from weightsteer.analysis.plans.norms import DIRECTION, MAGNITUDE, PERMUTED
 from weightsteer.formatting import estimate, signed
 
 HALF, MOST = 0.5, 0.9

@@ -12,6 +12,7 @@ from weightsteer.experiments.stages.vector import VectorFile
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.experiments.sweep.experiment import Family, SweepExperiment
 from weightsteer.files import safe_name
+from weightsteer.registry import PLANS
 from weightsteer.runtime import Artifact, Experiment, Stage, Step, Unit, run
 
 
@@ -167,7 +168,12 @@ class AblationExperiment(Analysis):
 
     def _stages(self, family: Family, seed: int) -> dict[str, Stage]:
         subject = self.subject(family, seed)
-        return {plan: Ablations(subject, plan, self.options, self.config.alphas) for plan in self.plans}
+        return {
+            plan: Ablations(
+                subject, plan, self.options, self.config.alphas, "" if plan == "whole" else PLANS.source(plan)
+            )
+            for plan in self.plans
+        }
 
 
 class SubspaceExperiment(Analysis):
@@ -193,12 +199,12 @@ class SubspaceExperiment(Analysis):
 
 
 def _plans(plans: Sequence[str]) -> list[str]:
-    from weightsteer.analysis import parts
+    from weightsteer.analysis.plans import get, names
 
     if "all" in plans:
-        return parts.names()
+        return names()
     for name in plans:
-        parts.get(name)
+        get(name)
     return list(dict.fromkeys(plans))
 
 

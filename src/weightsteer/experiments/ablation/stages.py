@@ -106,6 +106,7 @@ class Ablations(Stage):
 
     Attributes:
         plan: the name of a plan; ``whole`` for the vector itself and its controls.
+        source: digest of the code of the plan, where that is from another distribution.
     """
 
     name: ClassVar[str] = "parts"
@@ -114,15 +115,16 @@ class Ablations(Stage):
     plan: str
     options: Options
     alphas: tuple[float, ...]
+    source: str = ""
 
     def build(self, work: Path, runner: Runner) -> None:
-        from weightsteer.analysis import parts
+        from weightsteer.analysis import plans
         from weightsteer.analysis.ablation import measure
         from weightsteer.data.evals.neutral import neutral_texts
 
         subject, options = self.subject, self.options
         model, tokenizer = runner.model(subject.model)
-        given = parts.PlanInput(
+        given = plans.PlanInput(
             subject.steering(runner),
             model,
             lambda name, side, rank: subject.basis(name, side, rank, runner),
@@ -132,7 +134,7 @@ class Ablations(Stage):
             options.draws,
             subject.compared(runner),
         )
-        listed = list(parts.whole(given) if self.plan == "whole" else parts.parts(self.plan, given))
+        listed = list(plans.whole(given) if self.plan == "whole" else plans.ablations(self.plan, given))
         texts = neutral_texts(model)[: options.texts]
         found = measure(
             given,

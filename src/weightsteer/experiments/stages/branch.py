@@ -19,6 +19,7 @@ class Branch(Stage):
         pairs: a stage that makes ``pairs.parquet``.
         recipe: name of the recipe.
         changes: what is changed of the recipe, see `weightsteer.training.Recipe`.
+        source: digest of the code of the adapter family, where that is from another distribution.
     """
 
     name: ClassVar[str] = "branch"
@@ -30,6 +31,7 @@ class Branch(Stage):
     recipe: str
     seed: int
     changes: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
     def build(self, work: Path, runner: Runner) -> None:
         import polars

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from weightsteer.registry import EVALS
 from weightsteer.runtime.inputs import InputFile
 from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage
@@ -28,6 +29,7 @@ class Items(Stage):
         file: rows of the user's.
         signs: what the behaviour says of the labels of evaluations.
         limit: at most so many rows, in whole clusters.
+        source: digest of the code of the evaluation, where that is from another distribution.
     """
 
     name: ClassVar[str] = "items"
@@ -38,6 +40,7 @@ class Items(Stage):
     file: InputFile | None
     signs: Mapping[str, int]
     limit: int | None
+    source: str = ""
 
     @classmethod
     def of(
@@ -56,7 +59,8 @@ class Items(Stage):
         given = file or data or (name if alone else None)
         missing = f"no file {given!r} with rows for the evaluation {name!r}."
         found = InputFile.of(given, missing) if given else None
-        return cls(model, evaluation_name(asked), None if alone else name, found, signs, limit)
+        source = "" if alone else EVALS.source(name)
+        return cls(model, evaluation_name(asked), None if alone else name, found, signs, limit, source)
 
     def build(self, work: Path, runner: Runner) -> None:
         from weightsteer.data.evals import load, sign

@@ -23,6 +23,7 @@ from weightsteer.experiments.sweep.report import Report, Result
 from weightsteer.experiments.sweep.side_effects import Calibration, Matched, Strengths
 from weightsteer.experiments.sweep.trained import ACTIVATIONS, CONTROL_PAIRS, Activations, ControlPairs
 from weightsteer.files import safe_name
+from weightsteer.registry import ADAPTERS
 from weightsteer.runtime import Artifact, Experiment, ModelSpec, Stage, Step, Unit
 
 Baseline = Literal["activation", "prompt"]
@@ -179,7 +180,7 @@ class SweepExperiment(Experiment):
 
     def branch(self, adapter: str, pairs: Stage, side: Side, seed: int) -> Branch:
         """One branch of a family."""
-        return Branch(self.model, pairs, side, adapter, self.recipe, seed, self.changes)
+        return Branch(self.model, pairs, side, adapter, self.recipe, seed, self.changes, ADAPTERS.source(adapter))
 
     def branches(self, family: Family, seed: int) -> dict[Side, Stage]:
         """Both branches of a family."""

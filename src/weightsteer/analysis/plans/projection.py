@@ -1,4 +1,4 @@
-"""Plan ``projection``: the vector in subspaces of the model, by rank, kept and taken out.
+"""The vector in subspaces of the model, by rank, kept and taken out.
 
 For a basis B and the modules it is about, with dW the vector in these modules:
 
@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from functools import partial
 
 from weightsteer.analysis.basis import Basis
-from weightsteer.analysis.parts.base import Part, PlanInput, kept, plan
-from weightsteer.analysis.parts.layers import only
-from weightsteer.analysis.parts.lens import APART, SIDES
+from weightsteer.analysis.plans.base import Ablation, PlanInput, kept, register
+from weightsteer.analysis.plans.layers import only
+from weightsteer.analysis.plans.lens import APART, SIDES
 from weightsteer.analysis.projection import Bases, complement, project
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector
@@ -27,8 +27,8 @@ CONSTRUCTED = "made from this very vector: it holds the vector by construction, 
 Find = Callable[[], tuple[Basis, ...]]
 
 
-@plan(NAME)
-def projection(given: PlanInput) -> Iterator[Part]:
+@register("projection")
+def projection(given: PlanInput) -> Iterator[Ablation]:
     stated: set[str] = set()
     for asked in given.bases:
         name, _, side = asked.partition("@")
@@ -41,8 +41,10 @@ def projection(given: PlanInput) -> Iterator[Part]:
         yield from on_basis(given, NAME, f"{name}, {side if side == 'both' else f'{side} side'}", found, stated)
 
 
-def on_basis(given: PlanInput, family: str, name: str, bases: tuple[Basis, ...], stated: set[str]) -> Iterator[Part]:
-    """All parts of one basis (or one of each side) at all ranks it has.
+def on_basis(
+    given: PlanInput, family: str, name: str, bases: tuple[Basis, ...], stated: set[str]
+) -> Iterator[Ablation]:
+    """All ablations of one basis (or one of each side) at all ranks it has.
 
     Args:
         stated: keys of the vectors within the modules of a basis that were listed already; added to.
@@ -66,10 +68,10 @@ def on_basis(given: PlanInput, family: str, name: str, bases: tuple[Basis, ...],
         twin = partial(_random, vector, chosen)
         told = {"rank": float(rank), "group": name, "note": note}
         yield from kept(given, family, part, make, twin=twin, of=within, draws=draws, **told)  # type: ignore[arg-type]
-        yield Part(family, part, "drop", partial(_complement, vector, chosen), float(rank), name, note=note)
+        yield Ablation(family, part, "drop", partial(_complement, vector, chosen), float(rank), name, note=note)
         if within and rank == ranks[-1]:
             rest = partial(_complement, only(vector, modules), chosen)
-            yield Part(family, f"{part}, {WITHIN}", "drop", rest, float(rank), "", of=within.key, note=note)
+            yield Ablation(family, f"{part}, {WITHIN}", "drop", rest, float(rank), "", of=within.key, note=note)
 
 
 def usable_ranks(ranks: tuple[int, ...], bases: tuple[Basis, ...], modules: list[str]) -> list[int]:
@@ -79,12 +81,12 @@ def usable_ranks(ranks: tuple[int, ...], bases: tuple[Basis, ...], modules: list
     return [rank for rank in ranks if rank <= most and rank < width] or [max(1, min(most, width - 1))]
 
 
-def _within(vector: WeightVector, modules: list[str]) -> Part | None:
+def _within(vector: WeightVector, modules: list[str]) -> Ablation | None:
     """The vector in some modules, as a part; None when these are all."""
     if len(modules) == len(vector.names):
         return None
     kinds = sorted({name.rsplit(".", 1)[-1] for name in modules})
-    return Part(NAME, f"the vector in {', '.join(kinds)}", "keep", partial(only, vector, modules))
+    return Ablation(NAME, f"the vector in {', '.join(kinds)}", "keep", partial(only, vector, modules))
 
 
 def _first(bases: tuple[Basis, ...], modules: list[str], rank: int) -> Bases:

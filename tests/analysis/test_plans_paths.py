@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from tiny import tiny
 from vectors import batch, logits
 
-from weightsteer.analysis.parts.paths import has_path, path
+from weightsteer.analysis.plans.paths import has_path, path
 from weightsteer.errors import WeightsteerError
 from weightsteer.steering import steer
 from weightsteer.vector import WeightVector

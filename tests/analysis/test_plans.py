@@ -9,9 +9,9 @@ from adapters_of import PEFT_FAMILIES, random_adapter
 from tiny import tiny
 from vectors import made
 
-from weightsteer.analysis import bases, parts
-from weightsteer.analysis.parts import families, layers, modules, norms
-from weightsteer.analysis.parts.spectrum import Spectrum, between, energy, first
+from weightsteer.analysis import bases, plans
+from weightsteer.analysis.plans import families, layers, modules, norms
+from weightsteer.analysis.plans.spectrum import Spectrum, between, energy, first
 from weightsteer.controls import control
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector
@@ -34,7 +34,7 @@ def tmp(tmp_path_factory):
 def plan_input(model, v, **changes):
     found = cache(lambda name, side, rank: bases.make(name, model, rank=rank, side=side, vector=v))
     options = {"bases": ("residual-write", "residual-read@input"), "ranks": (1, 4), "draws": 2, **changes}
-    return parts.PlanInput(v, model, found, **options)
+    return plans.PlanInput(v, model, found, **options)
 
 
 def dense(v, names):
@@ -59,7 +59,7 @@ def add_up(v, *pieces):
 def test_what_is_kept_and_what_is_dropped_make_the_whole(tmp, name, plan):
     """Otherwise "alone" and "without it" would be about two different parts."""
     model, v = family_vector(tmp, name)
-    listed = list(parts.parts(plan, plan_input(model, v)))
+    listed = list(plans.ablations(plan, plan_input(model, v)))
     raw = {part.part: part for part in listed if part.how == "keep" and not part.matched and part.draw is None}
     rest = {part.part: part for part in listed if part.how == "drop"}
     for word in raw.keys() & rest.keys():
@@ -72,7 +72,7 @@ def test_what_is_kept_and_what_is_dropped_make_the_whole(tmp, name, plan):
 def test_matched_parts_and_random_twins_have_the_norm_of_what_they_are_taken_from(tmp, plan):
     """A shorter control would make any part look sufficient."""
     model, v = family_vector(tmp, "lora")
-    listed = list(parts.parts(plan, plan_input(model, v)))
+    listed = list(plans.ablations(plan, plan_input(model, v)))
     by_key = {part.key: part for part in listed}
     for part in listed:
         if part.matched:
@@ -84,7 +84,7 @@ def test_matched_parts_and_random_twins_have_the_norm_of_what_they_are_taken_fro
 def test_every_part_said_to_be_alone_has_its_control_beside_it(tmp, plan):
     """Without its random twin nothing could be said to suffice; single modules make no claim and are cheaper."""
     model, v = family_vector(tmp, "lora")
-    listed = list(parts.parts(plan, plan_input(model, v)))
+    listed = list(plans.ablations(plan, plan_input(model, v)))
     raw = [p for p in listed if p.how == "keep" and not p.matched and p.draw is None and p.family != modules.CELLS]
     random = Counter(part.part for part in listed if part.draw is not None)
     for part in raw:
@@ -96,7 +96,7 @@ def test_keys_are_shared_by_the_draws_of_a_control_alone(tmp):
     """Two parts under one key would be averaged in the table."""
     model, v = family_vector(tmp, "dora")
     given = plan_input(model, v)
-    listed = [part for plan in KINDS for part in parts.parts(plan, given)] + list(parts.whole(given))
+    listed = [part for plan in KINDS for part in plans.ablations(plan, given)] + list(plans.whole(given))
     assert {n for key, n in Counter((part.key, part.draw) for part in listed).items()} == {1}
 
 
@@ -179,15 +179,15 @@ def test_unknown_plans_and_a_lonely_shared_plan_say_what_to_do(tmp):
     """A misspelt plan must not be an empty one."""
     model, v = family_vector(tmp, "lora")
     with pytest.raises(WeightsteerError, match="layers"):
-        list(parts.parts("layer", plan_input(model, v)))
+        list(plans.ablations("layer", plan_input(model, v)))
     with pytest.raises(WeightsteerError, match="--others"):
-        list(parts.parts("shared", plan_input(model, v)))
+        list(plans.ablations("shared", plan_input(model, v)))
 
 
 def test_a_basis_that_holds_the_vector_is_marked(tmp):
     """Projecting on a subspace that was made from the vector finds the vector: a tautology, not a finding."""
     model, v = family_vector(tmp, "lora")
     other = WeightVector.from_adapters(*(random_adapter("lora", model, tmp / f"o{s}", s) for s in (5, 6)), model)
-    noted = {part.part: part.note for part in parts.parts("shared", plan_input(model, v, others={"u": other}))}
+    noted = {part.part: part.note for part in plans.ablations("shared", plan_input(model, v, others={"u": other}))}
     assert any("by construction" in note for part, note in noted.items() if part.startswith("shared"))
     assert not any(note for part, note in noted.items() if part.startswith("own subspace of u"))

@@ -1,13 +1,13 @@
-"""Plan ``coordinates``: the family's own parameters, its path, the singular values of dW and those of W."""
+"""The family's own parameters, its path, the singular values of dW and those of W."""
 
 from collections.abc import Callable, Iterator
 from functools import cache, partial
 
-from weightsteer.analysis.parts.base import Part, PlanInput, kept, plan
-from weightsteer.analysis.parts.families import coordinates as of_family
-from weightsteer.analysis.parts.lens import of_weights
-from weightsteer.analysis.parts.paths import Path, has_path, path
-from weightsteer.analysis.parts.spectrum import Span, Spectrum, between, energy, first
+from weightsteer.analysis.plans.base import Ablation, PlanInput, kept, register
+from weightsteer.analysis.plans.families import coordinates as of_family
+from weightsteer.analysis.plans.lens import of_weights
+from weightsteer.analysis.plans.paths import Path, has_path, path
+from weightsteer.analysis.plans.spectrum import Span, Spectrum, between, energy, first
 from weightsteer.vector import WeightVector
 
 NAME, OWN = "coordinates", "singular directions of dW"
@@ -17,14 +17,14 @@ SHARES = (0.5, 0.9)
 QUARTERS = (("top quarter", 0.0, 0.25), ("middle half", 0.25, 0.75), ("bottom quarter", 0.75, 1.0))
 
 
-@plan(NAME)
-def coordinates(given: PlanInput) -> Iterator[Part]:
+@register("coordinates")
+def coordinates(given: PlanInput) -> Iterator[Ablation]:
     vector = given.vector
     for name, make in of_family(vector, given.model):
         yield from kept(given, NAME, name, make)
-        yield Part(NAME, name, "drop", partial(_without, vector, make))
+        yield Ablation(NAME, name, "drop", partial(_without, vector, make))
     if has_path(vector):
-        yield Part(NAME, PATH, "whole", lambda: _path(given))
+        yield Ablation(NAME, PATH, "whole", lambda: _path(given))
     yield from _own(given)
     yield from of_weights(given)
 
@@ -33,7 +33,7 @@ def _path(given: PlanInput) -> Path:
     return path(given.vector, given.alphas)
 
 
-def _own(given: PlanInput) -> Iterator[Part]:
+def _own(given: PlanInput) -> Iterator[Ablation]:
     """Index and energy parts in the singular values of dW, counted within its rank."""
     vector = given.vector
 
@@ -52,7 +52,7 @@ def _own(given: PlanInput) -> Iterator[Part]:
             spans.append((name, first(rank), float(rank), OWN))
     for name, span, rank_kept, group in spans:
         yield from kept(given, NAME, name, partial(_cut, spectrum, span), rank=rank_kept, group=group)
-        yield Part(
+        yield Ablation(
             NAME, name, "drop", partial(_without, vector, partial(_cut, spectrum, span)), rank=rank_kept, group=group
         )
 

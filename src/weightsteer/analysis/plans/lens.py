@@ -9,8 +9,8 @@ from dataclasses import replace
 from functools import partial
 
 from weightsteer.analysis.basis import Basis, Side
-from weightsteer.analysis.parts.base import Part, PlanInput, kept
-from weightsteer.analysis.parts.layers import only
+from weightsteer.analysis.plans.base import Ablation, PlanInput, kept
+from weightsteer.analysis.plans.layers import only
 from weightsteer.analysis.projection import complement, project
 from weightsteer.vector import WeightVector
 
@@ -24,7 +24,7 @@ SIDES: tuple[Side, Side] = ("output", "input")
 Pair = tuple[Basis, Basis]
 
 
-def of_weights(given: PlanInput) -> Iterator[Part]:
+def of_weights(given: PlanInput) -> Iterator[Ablation]:
     """The three parts, kept; the first two also dropped."""
     vector = given.vector
     pairs = {word: partial(_tenth, given, name) for word, name in (("top", "weights-top"), ("bottom", "weights-weak"))}
@@ -39,7 +39,7 @@ def of_weights(given: PlanInput) -> Iterator[Part]:
             return project(vector, (out.matched_random(seed), into.matched_random(seed + APART)))
 
         yield from kept(given, FAMILY, part, projected, twin=twin)
-        yield Part(FAMILY, part, "drop", partial(_complement, vector, pair))
+        yield Ablation(FAMILY, part, "drop", partial(_complement, vector, pair))
 
     def middle() -> WeightVector:
         between = vector

@@ -1,7 +1,7 @@
-"""What a part is, and the registry of plans: each plan is a function that lists parts of one vector.
+"""What an ablation of a vector is, and what a plan is: a function that lists ablations of one vector.
 
-A part says how it is made and makes it when asked, so that a plan of hundreds of parts costs nothing until they are
-swept, and never holds more than one of them.
+An ablation says how its vector is made and makes it when asked. A plan of hundreds of ablations costs nothing until
+they are swept, and never holds more than one of their vectors.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -13,10 +13,11 @@ from typing import Literal
 from transformers import PreTrainedModel
 
 from weightsteer.analysis.basis import Basis, Side
-from weightsteer.analysis.parts.paths import Path
+from weightsteer.analysis.plans.paths import Path
 from weightsteer.controls import DRAWS
 from weightsteer.controls.seeds import draw_seed
 from weightsteer.errors import unknown
+from weightsteer.registry import PLANS, Registry
 from weightsteer.vector import WeightVector
 
 How = Literal["whole", "keep", "drop"]
@@ -25,26 +26,26 @@ Made = WeightVector | Path
 RANDOM = "random directions, same norms and form"
 
 FEW = 5
-"""Random twins of a part, where the random vectors of the whole stand beside it anyway."""
+"""Random vectors per ablation, since the random vectors of the whole vector are measured too."""
 
 RANKS = (1, 2, 4, 8, 16, 32)
 """Ranks of the curves; the last is that of the published diagnostic."""
 
 
 @dataclass(frozen=True)
-class Part:
-    """One part of a vector, to be swept like the vector itself.
+class Ablation:
+    """One part of a vector kept alone or dropped from it, to be swept like the vector itself.
 
     Attributes:
         family: of the analysis: the name of its plan.
-        part: what it is, in words: "layer 3".
+        part: which part of the vector, in words: "layer 3".
         how: ``keep``: the part alone; ``drop``: the vector without it; ``whole``: the vector.
         make: gives the vector, or a path along the adapter's own parameters.
         rank: of its subspace or its deltas; None: the mean of the upper bounds over the modules.
         group: what a curve over ranks belongs to: "weight-top, output side". Empty outside curves.
         matched: scaled to the norm of ``of``.
         draw: of a random control: which one; None for what is no control.
-        of: the key of the vector it is a part of; empty: the whole one.
+        of: the key of the vector that the part is taken from; empty: the whole one.
         note: a warning that belongs to its numbers.
     """
 
@@ -61,12 +62,12 @@ class Part:
 
     @property
     def vector(self) -> Made:
-        """The part itself, made anew at each call."""
+        """The vector that is swept, made anew at each call."""
         return self.make()
 
     @property
     def key(self) -> str:
-        """What tells it from others in a table; the draws of one control share it."""
+        """Its name in tables; the draws of one control share it."""
         marks = ("/matched" if self.matched else "") + ("" if self.draw is None else "/random")
         return f"{self.family}/{self.part}/{self.how}{marks}"
 
@@ -101,16 +102,16 @@ class PlanInput:
         return ((draw, draw_seed(own, draw)) for draw in range(self.draws))
 
 
-Plan = Callable[[PlanInput], Iterator[Part]]
+Plan = Callable[[PlanInput], Iterator[Ablation]]
 
-registered: dict[str, Plan] = {}
+registry: Registry[Plan] = PLANS
 
 
-def plan(name: str) -> Callable[[Plan], Plan]:
+def register(name: str) -> Callable[[Plan], Plan]:
     """Function decorator: make a plan known under this name (the ``--plan`` of the command line)."""
 
     def add(function: Plan) -> Plan:
-        registered[name] = function
+        registry.add(name, function, function)
         return function
 
     return add
@@ -120,19 +121,19 @@ def get(name: str) -> Plan:
     """The plan of that name.
 
     Raises:
-        WeightsteerError: there is none; the message suggests the nearest.
+        WeightsteerError: there is none (the message suggests the nearest), or its module cannot be imported.
     """
-    if name not in registered:
-        raise unknown("plan", name, [*registered, "all"])
-    return registered[name]
+    if name not in registry.names():
+        raise unknown("plan", name, [*registry.names(), "all"])
+    return registry.get(name)
 
 
-def whole(given: PlanInput) -> Iterator[Part]:
-    """The vector, and random vectors of its norms: what every part is measured against."""
+def whole(given: PlanInput) -> Iterator[Ablation]:
+    """The vector, and random vectors of its norms: what every ablation is compared with."""
     vector = given.vector
-    yield Part("whole", "full vector", "whole", lambda: vector)
+    yield Ablation("whole", "full vector", "whole", lambda: vector)
     for draw, seed in given.seeds():
-        yield Part("whole", RANDOM, "whole", partial(vector.randomized, seed), draw=draw)
+        yield Ablation("whole", RANDOM, "whole", partial(vector.randomized, seed), draw=draw)
 
 
 def kept(
@@ -142,23 +143,23 @@ def kept(
     make: Callable[[], WeightVector],
     *,
     twin: Callable[[int], WeightVector] | None = None,
-    of: Part | None = None,
+    of: Ablation | None = None,
     rank: float | None = None,
     group: str = "",
     note: str = "",
     draws: int | None = None,
-) -> Iterator[Part]:
-    """A part alone; the same at the norm of the vector it is taken from; and random twins at that norm.
+) -> Iterator[Ablation]:
+    """A part alone, the same scaled to the norm of the vector it is taken from, and random vectors of that norm.
 
-    A part is shorter than its vector, and being shorter is not being less of a cause: only the second line tells
-    whether the part suffices, and only the third whether any push of that size at that place would.
+    A part has a smaller norm than its vector, so a smaller effect does not show that it matters less. The scaled part
+    shows whether its direction suffices; the random vectors show whether any direction of that norm in its place would.
 
     Args:
-        twin: the random twin for a seed; by default random directions with the form of the part.
-        of: what it is a part of; the whole vector by default.
-        draws: random twins; `FEW` by default, and never more than those of the whole vector.
+        twin: ``seed -> random vector``; by default random directions with the form of the part.
+        of: the vector that the part is taken from; the whole one by default.
+        draws: random vectors; `FEW` by default, and never more than those of the whole vector.
     """
-    raw = Part(family, part, "keep", make, rank, group, of=of.key if of else "", note=note)
+    raw = Ablation(family, part, "keep", make, rank, group, of=of.key if of else "", note=note)
 
     def drawn(seed: int) -> WeightVector:
         return twin(seed) if twin else make().randomized(seed)

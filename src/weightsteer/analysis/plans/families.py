@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from weightsteer.analysis.parts.paths import DoraBranch, branches, row_norms
+from weightsteer.analysis.plans.paths import DoraBranch, branches, row_norms
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import BaseWeight, LowRank, Rotated, RowScale, Sum, Term
 from weightsteer.vector import WeightVector

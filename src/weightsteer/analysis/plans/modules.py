@@ -1,11 +1,11 @@
-"""Plan ``modules``: kinds of modules and groups of kinds, alone and left out; and single modules for the heat maps."""
+"""Kinds of modules and groups of kinds, alone and left out; and single modules for the heat maps."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
 
 from weightsteer.adapters.targets import FEED_FORWARD
-from weightsteer.analysis.parts.base import Part, PlanInput, kept, plan
-from weightsteer.analysis.parts.layers import only, without
+from weightsteer.analysis.plans.base import Ablation, PlanInput, kept, register
+from weightsteer.analysis.plans.layers import only, without
 from weightsteer.vector.selection import kind_of
 
 NAME, CELLS = "modules", "single modules"
@@ -16,23 +16,23 @@ _ATTENTION_OUT = ("o_proj", "out_proj", "attn.c_proj", "attention.dense", "self_
 _IN_ATTENTION, _IN_MLP = ("attn", "attention"), ("mlp", "feed_forward", "ffn", "moe", "experts")
 
 
-@plan(NAME)
-def modules(given: PlanInput) -> Iterator[Part]:
+@register("modules")
+def modules(given: PlanInput) -> Iterator[Ablation]:
     vector = given.vector
     for part, names in groups(vector.names):
         yield from kept(given, NAME, part, partial(only, vector, names))
-        yield Part(NAME, part, "drop", partial(without, vector, names))
+        yield Ablation(NAME, part, "drop", partial(without, vector, names))
     yield from _cells(given)
 
 
-def _cells(given: PlanInput) -> Iterator[Part]:
+def _cells(given: PlanInput) -> Iterator[Ablation]:
     """Every module alone and left out: a map of the vector, without controls. No claim is made of a single cell."""
     vector = given.vector
     if len(vector.names) < 2:
         return
     for name in vector.names:
-        yield Part(CELLS, name, "keep", partial(only, vector, [name]))
-        yield Part(CELLS, name, "drop", partial(without, vector, [name]))
+        yield Ablation(CELLS, name, "keep", partial(only, vector, [name]))
+        yield Ablation(CELLS, name, "drop", partial(without, vector, [name]))
 
 
 def groups(names: Sequence[str]) -> list[tuple[str, list[str]]]:

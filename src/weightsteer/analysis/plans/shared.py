@@ -1,4 +1,4 @@
-"""Plan ``shared``: what the vector has in common with others of its base, kept and taken out.
+"""What the vector has in common with others of its base, kept and taken out.
 
 With two or more others the subspace is found in these alone: whether the vector has its effect there is then a
 finding. With one it is found in both, and contains a part of the vector by construction, which its lines say.
@@ -7,15 +7,15 @@ finding. With one it is found in both, and contains a part of the vector by cons
 from collections.abc import Iterator
 
 from weightsteer.analysis import bases
-from weightsteer.analysis.parts.base import Part, PlanInput, plan
-from weightsteer.analysis.parts.projection import on_basis
+from weightsteer.analysis.plans.base import Ablation, PlanInput, register
+from weightsteer.analysis.plans.projection import on_basis
 from weightsteer.errors import WeightsteerError
 
 NAME = "shared"
 
 
-@plan(NAME)
-def shared(given: PlanInput) -> Iterator[Part]:
+@register("shared")
+def shared(given: PlanInput) -> Iterator[Ablation]:
     others = dict(given.others)
     if not others:
         raise WeightsteerError(

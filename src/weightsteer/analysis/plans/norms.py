@@ -1,4 +1,4 @@
-"""Plan ``norms``: which of the two carries the effect, where the vector points or how its norm is spread.
+"""Which of the two carries the effect, where the vector points or how its norm is spread.
 
     direction only                   the directions of all modules, their norms made equal; the global norm kept
     magnitude only                   the norm of every module kept, its direction random
@@ -12,7 +12,7 @@ says nothing of where it lies: it says what a part has to be compared with.
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from weightsteer.analysis.parts.base import Part, PlanInput, plan
+from weightsteer.analysis.plans.base import Ablation, PlanInput, register
 from weightsteer.controls import control
 from weightsteer.controls.layers import cycle, places
 from weightsteer.errors import WeightsteerError
@@ -23,10 +23,10 @@ DIRECTION, MAGNITUDE = "direction only (norms equalised)", "magnitude only (rand
 NEITHER, PERMUTED = "random directions, equal norms", "layer-permuted"
 
 
-@plan(NAME)
-def norms(given: PlanInput) -> Iterator[Part]:
+@register("norms")
+def norms(given: PlanInput) -> Iterator[Ablation]:
     vector = given.vector
-    yield Part(NAME, DIRECTION, "keep", partial(control, "direction-only", vector), matched=True)
+    yield Ablation(NAME, DIRECTION, "keep", partial(control, "direction-only", vector), matched=True)
     drawn: dict[str, Callable[[WeightVector, int], WeightVector]] = {
         MAGNITUDE: partial(control, "magnitude-only"),
         NEITHER: neither,
@@ -35,7 +35,7 @@ def norms(given: PlanInput) -> Iterator[Part]:
         drawn[PERMUTED] = layer_permuted
     for name, make in drawn.items():
         for draw, seed in given.seeds():
-            yield Part(NAME, name, "keep", partial(make, vector, seed), matched=True, draw=draw)
+            yield Ablation(NAME, name, "keep", partial(make, vector, seed), matched=True, draw=draw)
 
 
 def neither(vector: WeightVector, seed: int) -> WeightVector:

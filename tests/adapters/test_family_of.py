@@ -4,7 +4,6 @@ import pytest
 from tiny import LINEAR, tiny
 
 from weightsteer import adapters
-from weightsteer.adapters import base
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import decoder_layers
 
@@ -81,4 +80,4 @@ def test_a_new_family_is_one_class():
         assert adapters.family_of({"peft_type": "LORA", "use_dora": True}).name == "test-variant"
         assert adapters.family_of({"peft_type": "LORA", "use_dora": False}).name == "lora"
     finally:
-        base.registered.pop("test-variant", None)
+        adapters.registry.remove("test-variant")

@@ -1,9 +1,9 @@
-"""Plan ``layers``: single layers and thirds of the depth, each alone and each left out."""
+"""Single layers and thirds of the depth, each alone and each left out."""
 
 from collections.abc import Iterator, Sequence
 from functools import partial
 
-from weightsteer.analysis.parts.base import Part, PlanInput, kept, plan
+from weightsteer.analysis.plans.base import Ablation, PlanInput, kept, register
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector
 from weightsteer.vector.energy import OUTSIDE
@@ -13,14 +13,14 @@ NAME = "layers"
 THIRDS = ("early layers", "middle layers", "late layers")
 
 
-@plan(NAME)
-def layers(given: PlanInput) -> Iterator[Part]:
+@register("layers")
+def layers(given: PlanInput) -> Iterator[Ablation]:
     vector = given.vector
     for part, names in groups(vector):
         if len(names) == len(vector.names):
             continue  # the whole vector
         yield from kept(given, NAME, part, partial(only, vector, names))
-        yield Part(NAME, part, "drop", partial(without, vector, names))
+        yield Ablation(NAME, part, "drop", partial(without, vector, names))
 
 
 def groups(vector: WeightVector) -> list[tuple[str, list[str]]]:
