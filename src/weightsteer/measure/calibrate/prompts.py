@@ -48,8 +48,8 @@ def chosen_prompts(
     wanted = Item if tasks else Text
     if not all(isinstance(one, wanted) for one in (*calibrated, *audited)):
         kind = "capability" if tasks else "kl or nll"
-        wanted = "rows of a task (weightsteer.data.evals.Item)" if tasks else "texts (evals.neutral.Text)"
-        raise WeightsteerError(f"a budget of {kind} is read on {wanted}: give these as prompts, or none.")
+        takes = "rows of a task (weightsteer.data.evals.Item)" if tasks else "texts (evals.neutral.Text)"
+        raise WeightsteerError(f"a budget of {kind} is read on {takes}: give these as prompts, or none.")
     check_disjoint(calibrated, audited)
     return calibrated, audited
 
