@@ -16,6 +16,7 @@ from typing import NamedTuple
 import polars as pl
 import torch
 from carries_page import EVALUATIONS, LIMIT, NUISANCES, REPAIRS, page
+from weightsteer.experiments.sweep.lab import Loaded
 
 from weightsteer import Behavior, WeightVector, controls, load_model, sweep
 from weightsteer.analysis.repair import project_out
@@ -23,7 +24,6 @@ from weightsteer.data import evals
 from weightsteer.data.behaviors.spec import Questions
 from weightsteer.data.pairs import SelfJudge, curate, generate, kept
 from weightsteer.data.pairs.balance import Balance, balanced
-from weightsteer.experiments.sweep.lab import Loaded
 from weightsteer.pocket.world import TRAIN, facts
 from weightsteer.training import Recipe, train_branch
 
