@@ -13,6 +13,7 @@ from torch import nn
 
 from weightsteer.adapters.folder import AdapterFolder
 from weightsteer.errors import WeightsteerError
+from weightsteer.models.experts import inside, routed
 
 # Settings of every family that say where an adapter lies, or nothing about the weights.
 COMMON = frozenset(
@@ -91,6 +92,40 @@ def check_coverage(adapter: AdapterFolder, found: Collection[str], model: nn.Mod
         raise WeightsteerError(
             f"{adapter.path}: the configuration adapts {some(lost)}, but the file holds no tensors for them. "
             "It is incomplete; save or copy the adapter again."
+        )
+
+
+def check_experts(adapter: AdapterFolder, found: Collection[str], model: nn.Module) -> None:
+    """Refuse an adapter of a mixture of experts that was, or may have been, meant for its experts too.
+
+    Names such as ``gate_proj`` stand for linear modules where each expert is a module of its own, and for nothing, or
+    for shared experts alone, where the experts are one parameter: PEFT then leaves the experts out without a word. So
+    an adapter is read when it lists its modules, all of them are in the model, and none lies beside experts: one of
+    the attention alone, say.
+
+    Raises:
+        WeightsteerError: it is not one of those.
+    """
+    if not (experts := routed(model)):
+        return
+    blocks = {name.rpartition(".")[0] for name in experts}
+    beside = sorted(name for name in found if inside(name, blocks))
+    targets = adapter.config.get("target_modules")
+    listed = sorted(targets) if isinstance(targets, list) else []
+    names = [name for name, _ in model.named_modules()]
+    lost = [target for target in listed if not any(f".{name}".endswith(f".{target}") for name in names)]
+    if beside or lost or not listed:
+        reason = (
+            f"it adapts {some(beside)}, beside the experts"
+            if beside
+            else f"the model has no module called {some(lost)}"
+            if lost
+            else f"its configuration does not list its modules (target_modules is {targets!r})"
+        )
+        raise WeightsteerError(
+            f"{adapter.path}: {type(model).__name__} is a mixture of experts ({some(experts)}), whose weights no "
+            f"vector here can hold, and {reason}: the experts would be left out. Use adapters whose target_modules are "
+            "the projections of the attention alone, or a dense model."
         )
 
 

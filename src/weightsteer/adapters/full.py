@@ -28,6 +28,8 @@ from weightsteer.adapters.base import AdapterFamily, register
 from weightsteer.adapters.checks import some
 from weightsteer.adapters.folder import CHECKPOINT, CHECKPOINT_INDEX, CHECKPOINT_WEIGHTS, AdapterFolder
 from weightsteer.errors import WeightsteerError
+from weightsteer.models.checkpoint import no_code
+from weightsteer.models.experts import inside, routed
 from weightsteer.terms import Bias, Dense, Sum, Term, linear_shape, matrix_shape
 
 Checkpoint = nn.Module | str | Path
@@ -77,12 +79,18 @@ def difference(positive: Checkpoint, negative: Checkpoint) -> dict[str, Sum]:
     plus, minus = _opened(positive), _opened(negative)
     _check_names(plus, minus)
     deltas: dict[str, Sum] = {}
+    hidden = routed(plus.network)
     with plus.reading() as left, minus.reading() as right:
         for path, module in plus.network.named_modules():
-            terms = [
-                (sign, _term(path, module, name, change))
-                for name, sign, change in _differing(path, module, left, right)
-            ]
+            terms = []
+            for name, sign, change in _differing(path, module, left, right):
+                if inside(path, hidden):
+                    raise WeightsteerError(
+                        f"{path}.{name} was trained, but it belongs to the experts of a mixture: each sees only the "
+                        "tokens routed to it, so no vector here can steer it. Train the fine-tunes with the experts "
+                        "frozen, or take a dense model."
+                    )
+                terms.append((sign, _term(path, module, name, change)))
             if terms:
                 deltas[path] = Sum(terms[0][1].shape, terms)
         _check_buffers(plus, left, right)
@@ -247,10 +255,13 @@ def _opened(checkpoint: Checkpoint) -> _Source:
         raise WeightsteerError(f"{folder} holds no {CHECKPOINT}, so it is not the folder of a saved model.")
     _weight_files(folder)
     try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        with torch.device("meta"):
-            network = AutoModelForCausalLM.from_config(config)
-            network.tie_weights()
+        with no_code(folder):
+            config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+            with torch.device("meta"):
+                network = AutoModelForCausalLM.from_config(config, trust_remote_code=False)
+                network.tie_weights()
+    except WeightsteerError:
+        raise
     # transformers raises errors of many kinds for a configuration it does not know
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]

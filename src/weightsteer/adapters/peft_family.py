@@ -8,7 +8,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from weightsteer.adapters.base import AdapterFamily
-from weightsteer.adapters.checks import check_config, check_coverage, refusal, some
+from weightsteer.adapters.checks import check_config, check_coverage, check_experts, refusal, some
 from weightsteer.adapters.folder import AdapterFolder
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import BaseWeight, Sum, Term, linear_shape
@@ -107,10 +107,12 @@ class PeftFamily(AdapterFamily):
         """The adapted modules by path, checked.
 
         Raises:
-            WeightsteerError: a setting, a tensor or a module that this family does not know; an incomplete file.
+            WeightsteerError: a setting, a tensor or a module that this family does not know; an incomplete file; an
+                adapter that would leave out the experts of the model.
         """
         self.check(adapter)
         tensors = self.grouped(adapter, adapter.tensors)
+        check_experts(adapter, tensors, model)
         check_coverage(adapter, tensors, model)
         modules = dict(model.named_modules())
         found = {}

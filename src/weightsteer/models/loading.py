@@ -6,12 +6,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 import torch
-from huggingface_hub import model_info
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
 from weightsteer.embedded import POCKET, weights_folder
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.models import checkpoint
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -27,8 +27,8 @@ def load_model(
         dtype: ``float32`` on CPU and for embedded models by default, otherwise what the checkpoint says.
 
     Raises:
-        WeightsteerError: nothing of that name can be had, its files are damaged, there is no such device, or its
-            tokenizer has no chat template.
+        WeightsteerError: nothing of that name can be had, its files are damaged, lack tensors or hold NaN, it needs
+            code of its own, there is no such device, or its tokenizer has no chat template.
     """
     target = _device(device)
     source = _source(name)
@@ -40,7 +40,10 @@ def load_model(
         dtype = DTYPES[dtype]
     try:
         with _quiet(name in POCKET):
-            tokenizer, model = _read(source, dtype)
+            # the files of embedded models were compared with their digests, which says more than a look at the values
+            tokenizer, model = checkpoint.read(source, dtype, verified=name in POCKET)
+    except WeightsteerError:
+        raise
     # the libraries beneath raise errors of many kinds for a damaged file, an unknown id or a missing network
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
@@ -56,23 +59,6 @@ def load_model(
             "next to its weights."
         )
     return model.to(target).eval().requires_grad_(False), tokenizer
-
-
-def _read(source: str, dtype: str | torch.dtype) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-    """Tokenizer and model of a folder or a hub id; what is on this machine is used before the hub is asked."""
-
-    def read(local: bool) -> tuple[PreTrainedTokenizerBase, PreTrainedModel]:
-        tokenizer = AutoTokenizer.from_pretrained(source, local_files_only=local)
-        return tokenizer, AutoModelForCausalLM.from_pretrained(source, dtype=dtype, local_files_only=local)
-
-    try:
-        return read(local=True)
-    except (OSError, ValueError):
-        if Path(source).is_dir():
-            raise
-    # fails at once for an unknown id or without a network, where loading would retry for most of a minute
-    model_info(source, timeout=10)
-    return read(local=False)
 
 
 @contextmanager

@@ -20,6 +20,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3ForCausalLM
 
 from weightsteer.errors import unknown
+from weightsteer.models.checkpoint import check_keys
 from weightsteer.pocket.corpus import Curriculum, Document, documents
 from weightsteer.pocket.sizes import ROW_TOKENS, ROWS, SIZES, Size
 from weightsteer.pocket.tokenizer import ASSISTANT, END, SYSTEM, USER, build_tokenizer
@@ -217,7 +218,7 @@ def build(
     ``steps`` replaces the length of the recipe; the curriculum and the schedule shrink with it. A size that is grown
     from another one builds that first, in a folder of ``out``, unless it is there.
     ``out/checkpoint.pt`` is written every 250 steps and removed at the end; with ``resume`` a build goes on from it.
-    Raises WeightsteerError for an unknown size.
+    Raises WeightsteerError for an unknown size, or when the smaller model to start from lies there incomplete.
     """
     if size not in SIZES:
         raise unknown("pocket size", size, SIZES)
@@ -235,7 +236,9 @@ def _train(plan: Size, out: Path, base: Path | None, seed: int, resume: bool, sh
     if base is None:
         model = new_model(plan, tokenizer, seed)
     else:
-        model = grown_model(Qwen3ForCausalLM.from_pretrained(base), plan, tokenizer, seed)
+        small, found = Qwen3ForCausalLM.from_pretrained(base, output_loading_info=True, trust_remote_code=False)
+        check_keys(base, found)
+        model = grown_model(small, plan, tokenizer, seed)
     optimizer = new_optimizer(model, plan)
     checkpoint, done = out / "checkpoint.pt", 0
     if resume and checkpoint.exists():

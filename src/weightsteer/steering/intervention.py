@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import check_base, decoder_layers, layer_index
+from weightsteer.models.experts import among_experts
 from weightsteer.steering import hooks as sites
 from weightsteer.steering.claims import Claim, claimed
 from weightsteer.terms import Modifier
@@ -94,8 +95,9 @@ def steer(
 
     Raises:
         WeightsteerError: alpha is not finite or not a scalar or vector, the model lacks a module or is not the base
-            of a vector, another thread, asyncio task or suspended generator steers or measures the model; or (in the
-            forward pass) the batch has another number of rows than alpha, or another thread or task runs the model.
+            of a vector, a module belongs to the experts of a mixture, another thread, asyncio task or suspended
+            generator steers or measures the model; or (in the forward pass) the batch has another number of rows than
+            alpha, or another thread or task runs the model.
     """
     effects: list[tuple[nn.Module, sites.Effect]] = []
     pairs = _pairs(intervention, alpha)
@@ -179,5 +181,11 @@ def _modules(model: nn.Module, intervention: Intervention) -> dict[str, nn.Modul
             + (f" (nor {len(missing) - 1} more of {len(intervention.names)})" if len(missing) > 1 else "")
             + ". The intervention was made for another architecture, or the model is wrapped: "
             "steer the base model."
+        )
+    if routed := [name for name in found if among_experts(name)]:
+        raise WeightsteerError(
+            f"{routed[0]} belongs to the experts of a mixture: its input holds the tokens routed to it, not the rows "
+            "of the batch, so no strength per row can be applied there. Leave the experts out (v.drop), or steer a "
+            "dense model."
         )
     return found

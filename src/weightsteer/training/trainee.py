@@ -26,11 +26,13 @@ from transformers import PreTrainedModel
 from transformers.utils import logging
 
 from weightsteer.adapters import AdapterFamily
+from weightsteer.adapters.checks import some
 from weightsteer.adapters.folder import CONFIG, INITIAL, WEIGHTS
 from weightsteer.adapters.release import config_class
 from weightsteer.adapters.targets import ends_with
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import decoder_layers, layer_index, model_name
+from weightsteer.models.experts import routed
 from weightsteer.terms import matrix_shape
 from weightsteer.training.recipes import Recipe
 
@@ -58,8 +60,8 @@ def trainee(model: PreTrainedModel, family: AdapterFamily, recipe: Recipe, seed:
     """The family's parameters on a copy of ``model``, initialised from ``seed``; ``model`` itself stays as it is.
 
     Raises:
-        WeightsteerError: the model carries an adapter already, the family does not fit it, or this release of PEFT
-            does not have the family.
+        WeightsteerError: the model carries an adapter already, a layer to train holds experts, the family does not
+            fit the model, or this release of PEFT does not have the family.
     """
     if any(isinstance(module, BaseTunerLayer) for module in model.modules()):
         raise WeightsteerError(
@@ -67,6 +69,7 @@ def trainee(model: PreTrainedModel, family: AdapterFamily, recipe: Recipe, seed:
         )
     prefix, layers = decoder_layers(model)
     chosen = recipe.layer_slice(len(layers))
+    _check_experts(model, prefix, layers, chosen)
     wanted = family.targets(layers, chosen)
     paths = _paths(model, prefix, chosen, wanted)
     tensors = [*model.parameters(), *model.buffers()]
@@ -87,6 +90,16 @@ def trainee(model: PreTrainedModel, family: AdapterFamily, recipe: Recipe, seed:
     finally:
         for tensor, flag in zip(tensors, flags, strict=True):
             tensor.requires_grad_(flag)
+
+
+def _check_experts(model: PreTrainedModel, prefix: str, layers: nn.ModuleList, chosen: range) -> None:
+    """Refuse layers with experts: the families find linear modules, and would train all of a layer but its experts."""
+    if found := [f"{prefix}.{index}.{name}" for index in chosen for name in routed(layers[index])]:
+        raise WeightsteerError(
+            f"{model_name(model)} is a mixture of experts ({some(found)}), and no adapter family here reaches the "
+            "weights of experts: training would leave them out, and what was measured would be attention alone. Use "
+            "a dense model; or, where some layers have no experts, train those alone (--layers)."
+        )
 
 
 def _own(model: PreTrainedModel, paths: Sequence[str]) -> Iterator[nn.Parameter]:
