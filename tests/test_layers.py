@@ -24,26 +24,15 @@ def modules() -> dict[str, Path]:
 
 
 def imported(path: Path, known: dict[str, Path]) -> set[str]:
-    """The modules that a file imports anywhere, except for annotations alone."""
-
-    class Imports(ast.NodeVisitor):
-        found: set[str]
-
-        def visit_If(self, node: ast.If) -> None:
-            if not (isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"):
-                self.generic_visit(node)
-
-        def visit_Import(self, node: ast.Import) -> None:
-            self.found |= {alias.name for alias in node.names}
-
-        def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+    """The modules that a file imports anywhere, inside functions and for annotations too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
             names = {f"{node.module}.{alias.name}" for alias in node.names}
-            self.found |= {name if name in known else str(node.module) for name in names}
-
-    visitor = Imports()
-    visitor.found = set()
-    visitor.visit(ast.parse(path.read_text(encoding="utf-8")))
-    return visitor.found & set(known)
+            found |= {name if name in known else str(node.module) for name in names}
+    return found & set(known)
 
 
 def test_there_are_no_import_circles() -> None:

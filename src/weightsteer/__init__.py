@@ -8,7 +8,7 @@ imported on first use, so that ``import weightsteer`` and ``weightsteer --help``
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from weightsteer.versions import __version__
 
 __all__ = [
     "ActivationVector",

@@ -3,7 +3,7 @@
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 
-from weightsteer import __version__
+__version__ = "0.1.0"
 
 _NUMERICS = ("torch", "transformers", "peft")
 

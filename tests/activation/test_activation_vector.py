@@ -210,7 +210,7 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     other, _ = tiny("qwen3", seed=1)
     with pytest.raises(WeightsteerError, match="other weights"):
         ActivationVector.load(path, other)
-    assert ActivationVector.load(path, other, allow_other_base=True) == v
+    assert ActivationVector.load(path, other, other_base=True) == v
     with pytest.raises(WeightsteerError, match="other weights"), ws.steer(other, v, 1.0):
         pass
     theirs = vector(base={"name": "other", "hash": weight_hash(other)})

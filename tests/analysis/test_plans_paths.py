@@ -12,6 +12,7 @@ from tiny import tiny
 from vectors import batch, logits
 
 from weightsteer.analysis.plans.paths import has_path, path
+from weightsteer.controls import control
 from weightsteer.errors import WeightsteerError
 from weightsteer.steering import steer
 from weightsteer.vector import WeightVector
@@ -112,6 +113,6 @@ def test_vectors_without_a_path_say_why(tmp_path):
     _, _, v = pair("oft", tmp_path)
     assert not has_path(v.with_metadata(adapter="lora"))
     with pytest.raises(WeightsteerError, match="as it was made"):
-        path(v + v.randomized(3).with_metadata(adapter="oft"), [1.0])
+        path(v + control("random", v, 3).with_metadata(adapter="oft"), [1.0])
     with pytest.raises(WeightsteerError, match="line"):
         path(v.with_metadata(adapter="lora"), [1.0])

@@ -219,7 +219,7 @@ def test_draws_have_seeds_of_their_own():
     v = stacked([["low_rank"], ["dense"]])
     drawn = controls.draws("random", v)
     assert len(drawn) == controls.DRAWS >= 10
-    assert drawn[0] == v.randomized(5)
+    assert drawn[0] == controls.control("random", v, 5)
     assert len(set(drawn)) == len(drawn)
     assert controls.draws("random", v, 3) == drawn[:3]
     seeds = {u.metadata["seed"] for w in (v, v.with_metadata(seed=6)) for u in controls.draws("random", w)}

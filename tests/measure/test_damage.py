@@ -12,6 +12,7 @@ from tiny import random_lora, tiny
 from torch.nn import functional as F
 from vectors import hooks
 
+from weightsteer.controls import control
 from weightsteer.data.evals.neutral import Text, neutral_texts
 from weightsteer.errors import WeightsteerError
 from weightsteer.inference import batching
@@ -154,7 +155,7 @@ def test_several_interventions_share_the_texts(tmp_path: Path) -> None:
     """Two methods would be measured on different tokens."""
     model, tokenizer = tiny("qwen3")
     vector, _ = one_sided(model, tmp_path)
-    rows = damage(model, tokenizer, [vector, vector.randomized(0)], TEXTS, [0.5], shown=False)
+    rows = damage(model, tokenizer, [vector, control("random", vector, 0)], TEXTS, [0.5], shown=False)
     zero = rows.filter(alpha=0.0)
     assert rows["method"].n_unique() == 2
     assert zero["nll"][:3].to_list() == zero["nll"][3:].to_list()

@@ -5,9 +5,8 @@ import torch
 from tiny import random_lora, tiny
 from torch import nn
 
-from weightsteer.models import loading as models
-from weightsteer.models import weight_hash
-from weightsteer.models.fingerprint import marks
+from weightsteer.models import hashing, weight_hash
+from weightsteer.models.fingerprint import fingerprint
 
 
 def written(tensor):
@@ -34,31 +33,31 @@ def test_changes_are_noticed(change, dtype):
     """A cached hash that outlives its weights lets a vector steer another model. PyTorch does not count writes
     through `.data`, which is how PEFT merges."""
     tensors = [nn.Parameter(torch.randn(40, 50).to(dtype), requires_grad=False) for _ in range(3)]
-    before = marks(tensors)
-    assert marks(tensors) == before
+    before = fingerprint(tensors)
+    assert fingerprint(tensors) == before
     change(tensors[1])
-    assert marks(tensors) != before
+    assert fingerprint(tensors) != before
 
 
-def test_any_tensor_can_be_marked():
+def test_any_tensor_has_a_fingerprint():
     """NaN is not equal to itself, and inference tensors count nothing: neither may break or defeat the cache."""
     with torch.inference_mode():
         inference = torch.ones(3)
     odd = [torch.full((5,), torch.nan), inference, torch.empty(0), torch.tensor(1.0), torch.ones(4, 6).T]
     odd.append(torch.ones(6, dtype=torch.int8))
-    assert marks(odd) == marks(odd)
+    assert fingerprint(odd) == fingerprint(odd)
 
 
 def test_a_model_is_hashed_again_only_when_it_changed(monkeypatch):
     """Every steer() compares the hash: computed each time it would take longer than the forward pass."""
     model, _ = tiny("qwen3")
-    hashed, real = [], models._hash
+    hashed, real = [], hashing._hash
 
     def counting(parameters):
         hashed.append(1)
         return real(parameters)
 
-    monkeypatch.setattr(models, "_hash", counting)
+    monkeypatch.setattr(hashing, "_hash", counting)
     first = weight_hash(model)
     assert weight_hash(model) == first
     assert len(hashed) == 1

@@ -4,9 +4,9 @@ from hashlib import sha256
 
 import pytest
 
+from weightsteer.embedded import shipped_digests, weights_folder
 from weightsteer.errors import WeightsteerError
 from weightsteer.pocket import score as scoring
-from weightsteer.pocket import shipped_digests, weights_folder
 from weightsteer.pocket.card import model_card
 from weightsteer.pocket.sizes import SIZES
 
@@ -61,12 +61,12 @@ def test_shipped_files_are_the_ones_that_were_scored():
 
 def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
     """Results on damaged weights would be taken for results on the shipped ones."""
-    import weightsteer.pocket as pocket
+    from weightsteer import embedded
 
     (tmp_path / "pocket").mkdir()
     (tmp_path / "pocket" / "model.safetensors").write_bytes(b"damaged")
     (tmp_path / "SHA256SUMS").write_text("0" * 64 + "  pocket/model.safetensors\n")
-    monkeypatch.setattr(pocket, "_WEIGHTS", tmp_path)
+    monkeypatch.setattr(embedded, "_WEIGHTS", tmp_path)
     with pytest.raises(WeightsteerError, match="damaged"):
         weights_folder("pocket")
 

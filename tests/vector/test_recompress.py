@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from mixed import NAMES, module, term, vectors
 from vectors import made
 
+from weightsteer.controls import control
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import Bias, LowRank, Sum
 from weightsteer.vector import WeightVector
@@ -73,7 +74,7 @@ def test_biases_stay(drawn):
 def test_nothing_is_lost_at_the_true_rank(tmp_path):
     """A difference of two LoRAs of rank 4 is of rank 8: at 8 and above it only becomes one pair of factors."""
     _, v = made(tmp_path)
-    doubled = v + 0.5 * v.randomized(0) - 0.5 * v.randomized(0)
+    doubled = v + 0.5 * control("random", v, 0) - 0.5 * control("random", v, 0)
     for rank in (8, 30):
         u, lost = recompress(doubled, rank=rank)
         assert lost.total.relative_error < 1e-12

@@ -6,6 +6,7 @@ import torch
 from tiny import random_lora, tiny
 
 import weightsteer
+from weightsteer.controls import control
 from weightsteer.terms import Dense, LowRank, Sum
 from weightsteer.vector import WeightVector
 
@@ -39,8 +40,8 @@ def test_one_screen_tells_what_a_vector_is(tmp_path):
     for factor in range(6):
         v = (factor + 2) * v
     assert "then 2 more; scaled by 4.0; scaled by 5.0; scaled by 6.0; scaled by 7.0" in " ".join(repr(v).split())
-    assert "lora-random" in repr(v.randomized(0))
-    assert "common drift" not in repr(v.randomized(0))
+    assert "lora-random" in repr(control("random", v, 0))
+    assert "common drift" not in repr(control("random", v, 0))
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,9 @@ from vectors import made, vector_of
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import LowRank, Sum
 from weightsteer.vector import WeightVector
+from weightsteer.vector.algebra import gram
+from weightsteer.vector.energy import energy
+from weightsteer.vector.scaling import lines, scaled_by
 
 
 @pytest.fixture(scope="module")
@@ -71,11 +74,13 @@ def test_sums_and_products_of_many(three, coefficients):
     assert total == a + b + c
     assert WeightVector.sum(three) == three[0] + three[1] + three[2]
     rows = torch.stack([flat(v, total) for v in three])
-    gram = WeightVector.gram(three)
-    assert gram.dtype == torch.float64
-    assert torch.allclose(gram, rows @ rows.T, rtol=1e-5, atol=1e-5 * float(rows.square().sum() + 1))
-    assert torch.equal(gram, gram.T)
-    assert math.isclose(gram[0, 1], three[0].inner(three[1]), rel_tol=1e-9, abs_tol=1e-9 * float(gram.abs().max() + 1))
+    products = gram(three)
+    assert products.dtype == torch.float64
+    assert torch.allclose(products, rows @ rows.T, rtol=1e-5, atol=1e-5 * float(rows.square().sum() + 1))
+    assert torch.equal(products, products.T)
+    assert math.isclose(
+        products[0, 1], three[0].inner(three[1]), rel_tol=1e-9, abs_tol=1e-9 * float(products.abs().max() + 1)
+    )
 
 
 def test_sums_remember_what_went_in(tmp_path):
@@ -97,32 +102,32 @@ def test_sums_remember_what_went_in(tmp_path):
 
 def test_coefficients_by_module(v):
     """Layers and kinds of modules are scaled on their own; what several patterns match takes the product."""
-    u = v.scaled_by({"mlp.*": 0.5, 3: -2.0})
+    u = scaled_by(v, {"mlp.*": 0.5, 3: -2.0})
     for name in v.names:
         factor = (0.5 if "mlp" in name else 1.0) * (-2.0 if ".3." in name else 1.0)
         assert torch.equal(u.delta(name), (factor * v).delta(name))
-    assert u.scaled_by({3: -0.5}).scaled_by({"mlp.*": 2.0}) == v
+    assert scaled_by(scaled_by(u, {3: -0.5}), {"mlp.*": 2.0}) == v
     assert u.metadata["operations"] == ["scaled by module: mlp.* × 0.5, 3 × -2.0"]
     with pytest.raises(WeightsteerError, match="matches 'nothing'"):
-        v.scaled_by({"nothing": 2.0})
+        scaled_by(v, {"nothing": 2.0})
     with pytest.raises(WeightsteerError, match="scaled by nan"):
-        v.scaled_by({3: math.nan})
+        scaled_by(v, {3: math.nan})
 
 
 def test_lines_grow_with_depth(v):
     """Layer l of L gets a + b · l / L: an L or l off by one would scale every layer wrongly, and unseen."""
-    u = v.lines(0.5, 0.25)
-    assert u == v.scaled_by({layer: 0.5 + 0.25 * layer / 4 for layer in range(4)})
-    assert v.lines(1.0, 1.0, layers=8) == v.scaled_by({layer: 1 + layer / 8 for layer in range(4)})
+    u = lines(v, 0.5, 0.25)
+    assert u == scaled_by(v, {layer: 0.5 + 0.25 * layer / 4 for layer in range(4)})
+    assert lines(v, 1.0, 1.0, layers=8) == scaled_by(v, {layer: 1 + layer / 8 for layer in range(4)})
     with pytest.raises(WeightsteerError, match="none of the 3 layers"):
-        v.lines(layers=3)
+        lines(v, layers=3)
     with pytest.raises(WeightsteerError, match="pass layers=28"):
-        WeightVector(v.terms, {}).lines()
+        lines(WeightVector(v.terms, {}))
 
 
 def test_energy_is_shared_out(v):
     """Shares by layer and by kind are those of the squared norms, and whole."""
-    frame = v.energy()
+    frame = energy(v.norms())
     norms = v.norms()
     whole = sum(norm**2 for norm in norms.values())
     for by, group, modules, norm, share in frame.iter_rows():
@@ -132,7 +137,7 @@ def test_energy_is_shared_out(v):
         assert math.isclose(norm, math.sqrt(share * whole), rel_tol=1e-9)
     assert frame["group"].to_list()[:4] == ["0", "1", "2", "3"]
     assert len(frame) == 4 + 7
-    assert (v - v).energy()["share"].null_count() == 11
+    assert energy((v - v).norms())["share"].null_count() == 11
 
 
 @pytest.mark.parametrize("rank", [1, 4])

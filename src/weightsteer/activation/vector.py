@@ -18,9 +18,9 @@ from transformers import PreTrainedModel
 
 from weightsteer.activation import gguf, vectorfile
 from weightsteer.errors import WeightsteerError
-from weightsteer.models import decoder_layers, model_name, weight_hash
+from weightsteer.models import check_base, decoder_layers, described
 from weightsteer.terms import Modifier, per_row
-from weightsteer.vector.provenance import common, described
+from weightsteer.vector.provenance import common
 
 
 class ActivationVector:
@@ -224,12 +224,13 @@ class ActivationVector:
 
     @classmethod
     def load(
-        cls, path: str | Path, model: PreTrainedModel | None = None, *, allow_other_base: bool = False
+        cls, path: str | Path, model: PreTrainedModel | None = None, *, other_base: bool = False
     ) -> "ActivationVector":
         """Read what `save` wrote. Give the model it is for, so that the base can be checked.
 
         Args:
-            allow_other_base: steer another fine-tune of the same architecture: the weight hash may differ.
+            model: the model to be steered; its layers, width and weight hash must be those of the vector's base.
+            other_base: as in `weightsteer.steer`: the weight hash may differ.
 
         Raises:
             WeightsteerError: the file is damaged or no activation vector, or the model is another base.
@@ -237,14 +238,8 @@ class ActivationVector:
         vector = cls(*vectorfile.read(Path(path)))
         if model is not None:
             vector.check_fits(model)
-            base = vector._metadata.get("base", {})
-            theirs = {"name": model_name(model), "hash": weight_hash(model)}
-            if not allow_other_base and base.get("hash") not in (None, theirs["hash"]):
-                raise WeightsteerError(
-                    f"the vector was made on {described(base)}, but the model is {described(theirs)}: other weights. "
-                    "Load the vector's own base, or pass allow_other_base=True to steer another fine-tune of the "
-                    "same architecture."
-                )
+            if not other_base:
+                check_base(vector._metadata, model)
         return vector
 
     def to_gguf(self, path: str | Path, *, model_hint: str | None = None) -> Path:

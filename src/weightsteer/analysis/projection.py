@@ -19,9 +19,9 @@ from torch import Tensor
 
 from weightsteer.analysis.basis import Basis, Side
 from weightsteer.errors import WeightsteerError
+from weightsteer.models import described
 from weightsteer.terms import Bias, LowRank, Sum, Term
 from weightsteer.terms.lowrank import stacked
-from weightsteer.vector.provenance import described
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector

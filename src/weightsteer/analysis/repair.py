@@ -87,14 +87,14 @@ def project_out(
         raise unknown("way to project", by, get_args(By))
     if not nuisances:
         raise WeightsteerError("nothing to project out: give at least one nuisance vector.")
-    before = WeightVector.gram([vector, *nuisances])
+    before = algebra.gram([vector, *nuisances])
     names = [nuisance_name(nuisance) for nuisance in nuisances]
     for name, square in zip(["the vector", *names], before.diag().tolist(), strict=True):
         if square == 0.0:
             raise WeightsteerError(f"{name} is zero, so it has no direction to project out or to keep.")
     sums = _whole(vector, nuisances, before) if by == "vector" else _by_module(vector, nuisances)
     repaired = WeightVector(sums, vector.metadata)
-    after = WeightVector.gram([repaired, *nuisances])
+    after = algebra.gram([repaired, *nuisances])
     left = float(after[0, 0] / before[0, 0])
     if left < NOTHING:
         raise WeightsteerError(

@@ -7,6 +7,7 @@ from statistics import fmean
 from weightsteer.controls import nuisance_name
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector
+from weightsteer.vector.algebra import gram
 
 Cosines = dict[tuple[str, str | None], dict[str, float]]
 """(behavior, adapter) of a vector to the names of nuisances and the cosine with each."""
@@ -24,11 +25,11 @@ def cosines_with(vectors: Sequence[WeightVector], nuisances: Sequence[WeightVect
     """
     if not vectors or not nuisances:
         return {}
-    gram = WeightVector.gram([*vectors, *nuisances])
-    lengths = gram.diag().sqrt()
+    products = gram([*vectors, *nuisances])
+    lengths = products.diag().sqrt()
     if not (lengths > 0).all():
         raise WeightsteerError("a zero vector has no direction: leave it out of the cosines.")
-    cosine = (gram / lengths[:, None] / lengths)[: len(vectors), len(vectors) :].tolist()
+    cosine = (products / lengths[:, None] / lengths)[: len(vectors), len(vectors) :].tolist()
     found: dict[tuple[str, str | None], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     names = [nuisance_name(nuisance) for nuisance in nuisances]
     for vector, line in zip(vectors, cosine, strict=True):

@@ -9,8 +9,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from weightsteer import __version__
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.versions import __version__
 
 MISTAKE, INTERRUPTED = 2, 130
 

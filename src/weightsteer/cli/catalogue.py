@@ -58,7 +58,7 @@ def _extensions(registered: registry.Registry[Any]) -> list[tuple[str, str, str]
 
 
 def _models() -> list[tuple[str, str, str]]:
-    from weightsteer.pocket import weights_folder
+    from weightsteer.embedded import weights_folder
     from weightsteer.pocket.sizes import SIZES
 
     rows = []

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.export.realised import CastWarning, MergeReport, Realised
-from weightsteer.models.loading import DTYPES
+from weightsteer.models import DTYPES
 from weightsteer.terms import Sum
 from weightsteer.vector.compatibility import check_compatible
 

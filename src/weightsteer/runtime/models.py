@@ -77,10 +77,9 @@ class ModelSpec:
 
 
 def _folder(name: str) -> Path | None:
-    from weightsteer.pocket import weights_folder
-    from weightsteer.pocket.sizes import SIZES
+    from weightsteer.embedded import POCKET, weights_folder
 
-    if name in SIZES:
+    if name in POCKET:
         return weights_folder(name)
     if Path(name).is_dir():
         return Path(name)

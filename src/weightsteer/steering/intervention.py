@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.models import decoder_layers, layer_index, model_name, weight_hash
+from weightsteer.models import check_base, decoder_layers, layer_index
 from weightsteer.models.experts import among_experts
 from weightsteer.steering import hooks as sites
 from weightsteer.steering.claims import Claim, claimed
@@ -108,7 +108,7 @@ def steer(
                 effects += [(module, _effect(one, name, module, strength, claim)) for name, module in modules.items()]
         if not other_base:
             for one, _ in pairs:
-                _check_base(model, one)
+                check_base(one.metadata, model)
         for module, effect in effects:
             stack.callback(sites.add(module, effect))
         yield model
@@ -147,18 +147,6 @@ def _effect(intervention: Any, name: str, module: nn.Module, alpha: Tensor, clai
     modify = intervention.modify(name, module)
     modify_input = getattr(intervention, "modify_input", None)
     return sites.Effect(name, modify, None if modify_input is None else modify_input(name, module), alpha, claim)
-
-
-def _check_base(model: Any, intervention: Intervention) -> None:
-    """Refuse a model with other weights than those an intervention was made on."""
-    base = intervention.metadata.get("base") or {}
-    if not base.get("hash") or base["hash"] == (found := weight_hash(model)):
-        return
-    raise WeightsteerError(
-        f"the vector was made on {base.get('name') or 'an unnamed model'} (weights {base['hash'][:12]}), but the model "
-        f"is {model_name(model)} (weights {found[:12]}): other weights. Load the vector's own base; or, to steer "
-        "another fine-tune of it, or the same checkpoint in a smaller dtype, pass other_base=True."
-    )
 
 
 def _strength(alpha: float | Sequence[float] | Tensor, model: nn.Module) -> Tensor:

@@ -11,11 +11,11 @@ from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.models.fingerprint import marks
+from weightsteer.models.fingerprint import fingerprint
 from weightsteer.terms.modules import linear_shape
 from weightsteer.terms.places import Places
 
-# by module: the marks of weight and bias when they were hashed, and the hash
+# by module: the fingerprint of weight and bias when they were hashed, and the hash
 _digests: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], str]] = WeakKeyDictionary()
 
 
@@ -159,9 +159,9 @@ def _tensors(module: nn.Module) -> tuple[Tensor, Tensor | None]:
 
 
 def _digest(module: nn.Module) -> str:
-    """The digest of weight and bias; computed again only when the marks of the tensors changed."""
+    """The digest of weight and bias; computed again only when the fingerprint of the tensors changed."""
     tensors = [tensor for tensor in _tensors(module) if tensor is not None]
-    seen = marks(tensors)
+    seen = fingerprint(tensors)
     cached = _digests.get(module)
     if cached is None or cached[0] != seen:
         content = hashlib.blake2b(digest_size=16)

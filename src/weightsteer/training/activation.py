@@ -8,7 +8,6 @@ import polars as pl
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer import __version__
 from weightsteer.activation import methods
 from weightsteer.activation.vector import ActivationVector
 from weightsteer.data.pairs import kept
@@ -20,6 +19,7 @@ from weightsteer.training.contrasts import Captured, capture_pairs
 from weightsteer.training.layer_choice import choose_layer
 from weightsteer.training.rows import digest
 from weightsteer.vector.provenance import common
+from weightsteer.versions import __version__
 
 # the strength at which layers are compared, as a share of the residual norm: enough to be seen, too little to break
 CHOICE_ALPHA = 0.1

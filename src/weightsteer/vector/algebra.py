@@ -1,27 +1,25 @@
-"""Algebra over several weight vectors: linear combinations, inner products, factors by module.
+"""Algebra over several weight vectors: linear combinations and inner products.
 
 All of it works on the formal sums of `weightsteer.terms`: coefficients are multiplied and added, tensors are not. A
 module that one vector lacks counts as zero there.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from weightsteer import terms
 from weightsteer.errors import WeightsteerError
+from weightsteer.models import described
 from weightsteer.terms import Sum
-from weightsteer.vector.provenance import common, described
-from weightsteer.vector.selection import layer_of, matching
-
-if TYPE_CHECKING:
-    from weightsteer.vector import WeightVector
+from weightsteer.vector.deltas import HasDeltas
+from weightsteer.vector.provenance import common
 
 
-def combined(vectors: Sequence["WeightVector"], coefficients: Sequence[float]) -> tuple[dict[str, Sum], dict[str, Any]]:
+def combined(vectors: Sequence[HasDeltas], coefficients: Sequence[float]) -> tuple[dict[str, Sum], dict[str, Any]]:
     """``Σ_k c_k v_k`` over the union of their modules, and the metadata that tells how it was made.
 
     Raises:
@@ -39,31 +37,31 @@ def combined(vectors: Sequence["WeightVector"], coefficients: Sequence[float]) -
         for name, total in vector.terms.items():
             scaled = total.scaled(factor)
             sums[name] = sums[name].plus(scaled) if name in sums else scaled
-    return sums, _told(vectors, factors)
+    return sums, _metadata(vectors, factors)
 
 
-def _told(vectors: Sequence["WeightVector"], factors: Sequence[float]) -> dict[str, Any]:
-    told, *others = (vector.metadata for vector in vectors)
-    operations = list(told.get("operations", []))
+def _metadata(vectors: Sequence[HasDeltas], factors: Sequence[float]) -> dict[str, Any]:
+    first, *others = (vector.metadata for vector in vectors)
+    operations = list(first.get("operations", []))
     if factors[0] != 1.0:
         operations.append(f"scaled by {factors[0]!r}")
     for vector, factor in zip(vectors[1:], factors[1:], strict=True):
         size = "" if abs(factor) == 1.0 else f"{abs(factor)!r} × "
         operations.append(f"{'minus' if factor < 0 else 'plus'} {size}{vector.digest}")
     for key in ("behavior", "adapter"):
-        told[key] = common([told[key], *(other[key] for other in others)])
-    seeds = {seed for one in (told, *others) for seed in one.get("seeds", [one["seed"]])}
+        first[key] = common([first[key], *(other[key] for other in others)])
+    seeds = {seed for one in (first, *others) for seed in one.get("seeds", [one["seed"]])}
     if len(seeds) > 1:
-        told["seeds"] = sorted(seeds)
-    told["operations"] = operations
+        first["seeds"] = sorted(seeds)
+    first["operations"] = operations
     partners = [{"digest": vector.digest, "metadata": other} for vector, other in zip(vectors[1:], others, strict=True)]
-    told["with"] = [*told.get("with", []), *partners]
+    first["with"] = [*first.get("with", []), *partners]
     # it described one pair of branches, and there are several now
-    told.pop("geometry", None)
-    return told
+    first.pop("geometry", None)
+    return first
 
 
-def gram(vectors: Sequence["WeightVector"]) -> Tensor:
+def gram(vectors: Sequence[HasDeltas]) -> Tensor:
     """``G_kl = <v_k, v_l>`` (Frobenius, over all modules), fp64 (k, k).
 
     Computed module by module from the factors; what a module's vectors share (its base weight) is read once for all
@@ -83,41 +81,7 @@ def gram(vectors: Sequence["WeightVector"]) -> Tensor:
     return total
 
 
-def factors_by_module(names: Sequence[str], coefficients: Mapping[Any, float]) -> dict[str, float]:
-    """The factor of each module; where several patterns match, their product; where none does, 1.
-
-    Raises:
-        WeightsteerError: a pattern matches nothing, or a coefficient is not finite.
-    """
-    factors = dict.fromkeys(names, 1.0)
-    for pattern, coefficient in coefficients.items():
-        for name in matching(names, pattern):
-            factors[name] *= finite(coefficient)
-    return factors
-
-
-def lines_by_module(names: Sequence[str], layers: int, first: float, slope: float) -> dict[str, float]:
-    """LiNeS: the factor ``a + b · l / L`` of the modules of layer l = 0 … L − 1.
-
-    Wang et al., *LiNeS: Post-training Layer Scaling*, arXiv 2410.17146: shallow layers carry what is general, so they
-    are changed less.
-
-    Raises:
-        WeightsteerError: a module lies outside the layers, or in a layer the model does not have.
-    """
-    factors = {}
-    for name in names:
-        layer = layer_of(name)
-        if layer is None or layer >= layers:
-            raise WeightsteerError(
-                f"{name} lies in none of the {layers} layers, so it has no depth to be scaled by. Leave it out with "
-                "v.drop(...), or give the number of layers of the model."
-            )
-        factors[name] = first + slope * layer / layers
-    return factors
-
-
-def check_comparable(vectors: Sequence["WeightVector"]) -> None:
+def check_comparable(vectors: Sequence[HasDeltas]) -> None:
     """Refuse vectors of different base models.
 
     Raises:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
 
 from torch import nn
 
@@ -77,6 +78,18 @@ class Deltas(Mapping[str, Sum]):
 
     def _told(self, names: Iterable[str]) -> dict[str, float]:
         return {name: self._norms[name] for name in names if name in self._norms}
+
+
+class HasDeltas(Protocol):
+    """What algebra and checks ask of a vector; `weightsteer.vector.WeightVector` is one."""
+
+    terms: Deltas
+
+    @property
+    def metadata(self) -> dict[str, Any]: ...
+
+    @property
+    def digest(self) -> str: ...
 
 
 def _computable(total: Sum) -> bool:

@@ -7,12 +7,14 @@ from typing import Any, Literal, TypeAlias, get_args
 
 from transformers import PreTrainedModel
 
-from weightsteer import __version__, adapters, models
+from weightsteer import adapters, models
 from weightsteer.adapters.folder import AdapterFolder
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.models import described
 from weightsteer.terms import Sum
 from weightsteer.vector.geometry import PairGeometry, geometry
-from weightsteer.vector.provenance import common, described
+from weightsteer.vector.provenance import common
+from weightsteer.versions import __version__
 
 Mode = Literal["difference", "bisector"]
 Made: TypeAlias = tuple[dict[str, Sum], dict[str, Any]]

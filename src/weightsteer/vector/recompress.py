@@ -9,7 +9,7 @@ All of it in fp64; the new factors are rounded to fp32 once.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,9 +17,7 @@ from torch import Tensor
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import Bias, LowRank, Sum
 from weightsteer.terms.lowrank import stacked
-
-if TYPE_CHECKING:
-    from weightsteer.vector.weight_vector import WeightVector
+from weightsteer.vector.weight_vector import WeightVector
 
 
 @dataclass(frozen=True)
@@ -79,8 +77,8 @@ class Recompression:
 
 
 def recompress(
-    vector: "WeightVector", *, rank: int | None = None, energy: float | None = None
-) -> tuple["WeightVector", Recompression]:
+    vector: WeightVector, *, rank: int | None = None, energy: float | None = None
+) -> tuple[WeightVector, Recompression]:
     """The nearest vector of low rank, and what it loses.
 
     Args:

@@ -2,15 +2,13 @@
 
 from collections.abc import Mapping
 from textwrap import fill
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import polars as pl
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.vector.energy import OUTSIDE
-
-if TYPE_CHECKING:
-    from weightsteer.vector import WeightVector
+from weightsteer.vector.deltas import Deltas
+from weightsteer.vector.energy import OUTSIDE, energy
 
 _BARS = "▁▂▃▄▅▆▇█"
 _WIDTH = 110
@@ -18,21 +16,20 @@ _KINDS = 7
 _OPERATIONS = 4
 
 
-def summary(vector: "WeightVector") -> str:
+def summary(deltas: Deltas, metadata: Mapping[str, Any]) -> str:
     """Behaviour, adapter, base, size; where the energy lies; how it was made. Nothing is read that a file tells."""
-    told = vector.metadata
     head = (
-        f"{told['behavior']}, {told['adapter']} on {told.get('base', {}).get('name') or 'unknown base'}, "
-        f"{len(vector.names)} modules, rank ≤ {max(map(vector.rank, vector.names))}"
+        f"{metadata['behavior']}, {metadata['adapter']} on {metadata.get('base', {}).get('name') or 'unknown base'}, "
+        f"{len(deltas)} modules, rank ≤ {max(map(deltas.rank, deltas))}"
     )
     lines: list[tuple[str, str]] = []
     try:
-        head += f", norm {vector.norm():.4g}"
-        lines = _energy(vector.energy())
+        head += f", norm {deltas.total_norm():.4g}"
+        lines = _energy(energy({name: deltas.norm(name) for name in deltas}))
     except WeightsteerError:  # a delta of base weights that are not at hand, and no file that tells its norm
         head += ", norm unknown without its base model"
-    lines += [("made by", _made(told)), ("geometry", (told.get("geometry") or {}).get("reading", ""))]
-    lines.append(("then", _operations(told.get("operations", []))))
+    lines += [("made by", _made(metadata)), ("geometry", (metadata.get("geometry") or {}).get("reading", ""))]
+    lines.append(("then", _operations(metadata.get("operations", []))))
     wrapped = [
         fill(text, _WIDTH, initial_indent=f"  {title:<17}", subsequent_indent=" " * 19) for title, text in lines if text
     ]

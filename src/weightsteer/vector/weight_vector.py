@@ -13,18 +13,17 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
-import polars as pl
-import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.models import check_base, described, model_name
 from weightsteer.terms import InputModifier, Modifier, Sum
 from weightsteer.vector import algebra, compatibility, difference
 from weightsteer.vector import file as vectorfile
 from weightsteer.vector.deltas import Deltas
-from weightsteer.vector.energy import energy
 from weightsteer.vector.selection import Pattern, listed, matching
+from weightsteer.vector.summary import summary
 
 
 class WeightVector:
@@ -141,9 +140,7 @@ class WeightVector:
         return hash(tuple(self.terms.items()))
 
     def __repr__(self) -> str:
-        from weightsteer.vector.summary import summary
-
-        return summary(self)
+        return summary(self.terms, self._metadata)
 
     def delta(self, name: str) -> Tensor:
         """The dense fp32 matrix (d_out, d_in) of one module, whichever way its weight is stored."""
@@ -165,10 +162,6 @@ class WeightVector:
         """``‖dW‖ = √Σ_i ‖dW_i‖²`` over all modules."""
         return self.terms.total_norm()
 
-    def energy(self) -> pl.DataFrame:
-        """The share of ``‖dW‖²`` by layer and by kind of module; see `weightsteer.vector.energy`."""
-        return energy(self.norms())
-
     def inner(self, other: "WeightVector") -> float:
         """The Frobenius inner product over all modules; a module one of them lacks counts as zero."""
         algebra.check_comparable([self, other])
@@ -184,8 +177,6 @@ class WeightVector:
         if length == 0.0:
             raise WeightsteerError("the cosine with a zero vector is not defined; check v.norm() first.")
         return max(-1.0, min(1.0, self.inner(other) / length))
-
-    gram = staticmethod(algebra.gram)
 
     @classmethod
     def sum(cls, vectors: Sequence["WeightVector"], coefficients: Sequence[float] | None = None) -> "WeightVector":
@@ -212,67 +203,11 @@ class WeightVector:
 
     __rmul__ = __mul__
 
-    def scaled_by(self, coefficients: Mapping[Any, float]) -> "WeightVector":
-        """Modules times the coefficients of the patterns they match: ``v.scaled_by({"mlp.*": 0.5, 3: 2.0})``.
-
-        A module that several patterns match takes the product, one that none matches stays as it is.
-
-        Raises:
-            WeightsteerError: a pattern matches nothing.
-        """
-        factors = algebra.factors_by_module(self.names, coefficients)
-        told = ", ".join(f"{pattern} × {float(factor)!r}" for pattern, factor in coefficients.items())
-        return self.derived(self.terms.scaled(factors.__getitem__), f"scaled by module: {told}")
-
-    def lines(self, a: float = 0.5, b: float = 0.5, *, layers: int | None = None) -> "WeightVector":
-        """LiNeS (arXiv 2410.17146): layer l = 0 … L − 1 times ``a + b · l / L``.
-
-        Args:
-            a: the factor of the first layer.
-            b: how much it grows towards the last.
-            layers: L, the decoder layers of the model; known to vectors that know their base.
-
-        Raises:
-            WeightsteerError: L is not known, or a module lies in none of the layers.
-        """
-        layers = layers or self._metadata.get("base", {}).get("layers")
-        if not layers:
-            raise WeightsteerError("the vector does not know how many layers its model has: pass layers=28.")
-        factors = algebra.lines_by_module(self.names, layers, algebra.finite(a), algebra.finite(b))
-        return self.derived(self.terms.scaled(factors.__getitem__), f"LiNeS {a!r} + {b!r} · l / {layers}")
-
     def norm_matched(self, other: "WeightVector") -> "WeightVector":
         """This direction with the (global) norm of ``other``."""
         if self.norm() == 0.0:
             raise WeightsteerError("a zero vector has no direction, so its norm cannot be matched to another's.")
         return self * (other.norm() / self.norm())
-
-    def randomized(self, seed: int) -> "WeightVector":
-        """A control: random directions with the norm of every module's delta; its rank and singular values too, where
-        it is of low rank.
-
-        Its ``method`` is ``control``, its adapter is named after this one's and its ``seed`` is that of the
-        draw, so that tables keep the two apart.
-        """
-
-        def random(name: str, term: Sum) -> Sum:
-            content = hashlib.blake2b(f"{seed}\0{name}".encode(), digest_size=7).digest()
-            return term.randomized(torch.Generator().manual_seed(int.from_bytes(content, "big")))
-
-        drawn = {name: random(name, term) for name, term in self.terms.items()}
-        return self.derived(drawn, f"randomized with seed {seed}").with_metadata(
-            method="control",
-            adapter=f"{self._metadata['adapter']}-random",
-            seed=seed,
-            control={
-                "kind": "random",
-                "of": self.digest,
-                "of_adapter": self._metadata["adapter"],
-                "of_seed": self._metadata["seed"],
-                "draw": 0,
-            },
-            geometry=None,
-        )
 
     def with_metadata(self, **changes: Any) -> "WeightVector":
         """The same vector with some metadata changed: ``v.with_metadata(behavior="candour")``."""
@@ -335,7 +270,7 @@ class WeightVector:
         model: PreTrainedModel | None = None,
         *,
         base: PreTrainedModel | None = None,
-        allow_other_base: bool = False,
+        other_base: bool = False,
     ) -> "WeightVector":
         """Open what `save` wrote: each module is read when it is first used. Give the model it is for, so that the
         base can be checked.
@@ -346,13 +281,30 @@ class WeightVector:
                 base.
             base: the vector's own base, when ``model`` is another fine-tune of it and the delta is part of the base
                 weights (DoRA, IA3, OFT, BOFT). `base_distance` tells how far the two are apart.
-            allow_other_base: steer another fine-tune of the same architecture: the hash of ``model`` may differ.
+            other_base: as in `weightsteer.steer`: the hash of ``model`` may differ.
 
         Raises:
             WeightsteerError: the file is damaged or no weight vector, or the model is another base (both
                 are named).
         """
-        return compatibility.for_model(cls(*vectorfile.read(Path(path))), model, base, allow_other_base)
+        vector = cls(*vectorfile.read(Path(path)))
+        if model is not None:
+            compatibility.check_compatible(vector, model)
+            if not other_base:
+                check_base(vector.metadata, model)
+        if base is not None:
+            check_base(vector.metadata, base)
+            return vector.bind(base)
+        if model is None:
+            return vector
+        try:
+            return vector.bind(model)
+        except WeightsteerError as error:
+            raise WeightsteerError(
+                f"the delta of {vector.metadata['adapter']} is part of the weights of its own base, "
+                f"{described(vector.metadata.get('base') or {})}, and {model_name(model)} has others. To steer this "
+                "model with it, load that base too and pass both: load(path, model, base=..., other_base=True)."
+            ) from error
 
     def _term(self, name: str) -> Sum:
         if name not in self.terms:

@@ -19,8 +19,7 @@ from weightsteer.data.pairs import kept
 from weightsteer.data.pairs.encoding import encode
 from weightsteer.errors import WeightsteerError
 from weightsteer.inference.capture import HookPoint, ReadAt, capture
-from weightsteer.models import model_name, weight_hash
-from weightsteer.vector.compatibility import check_base
+from weightsteer.models import check_base, model_name, weight_hash
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
@@ -69,7 +68,7 @@ class Materials:
             check_disjoint(self.pairs, self.items)
         if self.model is not None:
             for vector in (*self._one, *self.vectors):
-                check_base(vector, self.model)
+                check_base(vector.metadata, self.model)
 
     @property
     def base_model(self) -> PreTrainedModel:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from weightsteer.analysis.basis import Basis, Side
 from weightsteer.analysis.plans.paths import Path
-from weightsteer.controls import DRAWS
+from weightsteer.controls import DRAWS, control
 from weightsteer.errors import unknown
 from weightsteer.registry import PLANS, Registry
 from weightsteer.stats.draws import draw_seed
@@ -133,7 +133,7 @@ def whole(given: PlanInput) -> Iterator[Ablation]:
     vector = given.vector
     yield Ablation("whole", "full vector", "whole", lambda: vector)
     for draw, seed in given.seeds():
-        yield Ablation("whole", RANDOM, "whole", partial(vector.randomized, seed), draw=draw)
+        yield Ablation("whole", RANDOM, "whole", partial(control, "random", vector, seed), draw=draw)
 
 
 def kept(
@@ -162,7 +162,7 @@ def kept(
     raw = Ablation(family, part, "keep", make, rank, group, of=of.key if of else "", note=note)
 
     def drawn(seed: int) -> WeightVector:
-        return twin(seed) if twin else make().randomized(seed)
+        return twin(seed) if twin else control("random", make(), seed)
 
     def matched(unmatched: Callable[[], WeightVector]) -> WeightVector:
         reference = of.make() if of else given.vector

@@ -81,7 +81,7 @@ class VectorEntries(Entries):
         from weightsteer import controls
 
         if not self.compare:
-            return [Entry(own, self.alphas), Entry(own.randomized(self.seed), self.alphas)]
+            return [Entry(own, self.alphas), Entry(controls.control("random", own, self.seed), self.alphas)]
         model, _ = runner.model(self.model)
         made = controls.draws("random", own, self.draws)
         made += [control for kind in COMPUTED for control in controls.draws(kind, own, 1)]
