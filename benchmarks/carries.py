@@ -16,7 +16,7 @@ from typing import NamedTuple
 import polars as pl
 import torch
 from carries_page import EVALUATIONS, LIMIT, NUISANCES, REPAIRS, page
-from weightsteer.experiments.sweep.lab import Loaded
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer import Behavior, WeightVector, controls, load_model, sweep
 from weightsteer.analysis.repair import project_out
@@ -43,6 +43,9 @@ class Made(NamedTuple):
     vectors: list[WeightVector]
     nuisances: list[WeightVector]
     balance: Balance
+
+
+Loaded = tuple[PreTrainedModel, PreTrainedTokenizerBase]
 
 
 def main() -> None:

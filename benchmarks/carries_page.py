@@ -7,10 +7,12 @@ import polars as pl
 
 from weightsteer import WeightVector
 from weightsteer.analysis.repair import By
-from weightsteer.audit import audit, covariates_of, estimate, number
+from weightsteer.audit import audit, covariates_of
 from weightsteer.audit.arms import along
 from weightsteer.audit.cosines import cosines_with
+from weightsteer.audit.words import carried
 from weightsteer.data.evals import Item
+from weightsteer.formatting import estimate, number
 from weightsteer.stats import compare
 
 EVALUATIONS = ("dilemmas", "sycophancy", "truthfulness", "facts", "identity")
@@ -156,11 +158,13 @@ def verdicts(
     asked = asked.filter(pl.col("adapter").is_in(list(TRAINED)))
     found = audit(asked, covariates=covariates, cosines=cosines_with(vectors, nuisances), resamples=RESAMPLES).vectors
     told = {line["adapter"]: line for line in found.iter_rows(named=True)}
-    return "\n".join(f"- *{words}*: **{told[name]['label']}**.{_rest(told[name])}" for name, words in TRAINED.items())
+    return "\n".join(
+        f"- *{words}*: **{carried(told[name])[0]}**.{_rest(told[name])}" for name, words in TRAINED.items()
+    )
 
 
 def _rest(line: Mapping[str, Any]) -> str:
-    rest = str(line["verdict"]).removeprefix(f"{line['label']}: ")
+    rest = "; ".join(line["evidence"])
     return f" {rest[0].upper()}{rest[1:]}."
 
 
