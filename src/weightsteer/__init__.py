@@ -18,6 +18,7 @@ __all__ = [
     "WeightsteerError",
     "__version__",
     "evals",
+    "fit_activation",
     "load_model",
     "prompts_of",
     "steer",
@@ -31,6 +32,7 @@ _HOME = {
     "Intervention": "steering",
     "WeightVector": "vector",
     "WeightsteerError": "errors",
+    "fit_activation": "training.activation",
     "load_model": "models",
     "prompts_of": "data.behaviors.prompts",
     "steer": "steering",
@@ -61,4 +63,5 @@ if TYPE_CHECKING:
     from weightsteer.models import load_model
     from weightsteer.stats import summarize
     from weightsteer.steering import Intervention, steer
+    from weightsteer.training.activation import fit_activation
     from weightsteer.vector import WeightVector

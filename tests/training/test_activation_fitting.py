@@ -16,7 +16,7 @@ from weightsteer.errors import WeightsteerError
 from weightsteer.inference.capture import capture
 from weightsteer.models import decoder_layers
 from weightsteer.training import activation as fitting
-from weightsteer.training.activation import fit
+from weightsteer.training.activation import fit_activation
 from weightsteer.training.layer_choice import choose_layer
 
 
@@ -33,7 +33,7 @@ def planted(model, tokenizer) -> Tensor:
 def test_from_pairs_is_the_difference_of_means() -> None:
     """The whole way from a frame to a direction, against the model's own hidden states token by token."""
     model, tokenizer = tiny("llama")
-    v = fit(model, tokenizer, pairs(), layers=2, scale="raw", shown=False)
+    v = fit_activation(model, tokenizer, pairs(), layers=2, scale="raw", shown=False)
     sides = []
     rows = capture(model, tokenizer, pairs(), [2], shown=False).pairs
     for side in (rows.positive, rows.negative):
@@ -51,7 +51,7 @@ def test_a_planted_direction_is_recovered_and_steers(method: str) -> None:
     model, tokenizer = passing()
     axis = planted(model, tokenizer)
     frame = pairs([("Yes", "No")])
-    v = fit(model, tokenizer, frame, method=method, layers=1, scale="unit", shown=False)
+    v = fit_activation(model, tokenizer, frame, method=method, layers=1, scale="unit", shown=False)
     assert float(v.directions["model.layers.1"] @ axis) > 0.99
     yes, no = (tokenizer(word, add_special_tokens=False)["input_ids"] for word in ("Yes", "No"))
     ids = batch()
@@ -65,7 +65,7 @@ def test_lengths() -> None:
     """α counts residual norms, or activations, or unit steps: a factor off is another experiment."""
     model, tokenizer = tiny("qwen3")
     made = {
-        scale: fit(model, tokenizer, pairs(), layers=[1, 3], scale=scale, shown=False).norms()
+        scale: fit_activation(model, tokenizer, pairs(), layers=[1, 3], scale=scale, shown=False).norms()
         for scale in ("residual", "raw", "unit")
     }
     rows = capture(model, tokenizer, pairs(), [1, 3], shown=False).pairs
@@ -91,8 +91,8 @@ def test_lengths() -> None:
 def test_increments_reproduce_the_shift_of_each_depth() -> None:
     """Additions pile up in the residual stream: without increments the last layers get the sum of all below."""
     model, tokenizer = passing()
-    whole = fit(model, tokenizer, pairs(), layers="all", shown=False)
-    parts = fit(model, tokenizer, pairs(), layers="all", incremental=True, shown=False)
+    whole = fit_activation(model, tokenizer, pairs(), layers="all", shown=False)
+    parts = fit_activation(model, tokenizer, pairs(), layers="all", incremental=True, shown=False)
     ids = batch()
     before = hidden_states(model, ids)
     with ws.steer(model, parts, 0.5):
@@ -103,7 +103,7 @@ def test_increments_reproduce_the_shift_of_each_depth() -> None:
             torch.testing.assert_close(after[layer + 1], expected, atol=1e-4, rtol=1e-4)
     running = torch.stack(list(parts.directions.values())).double().cumsum(0)
     torch.testing.assert_close(running.float(), torch.stack(list(whole.directions.values())), atol=1e-5, rtol=1e-5)
-    gaps = fit(model, tokenizer, pairs(), layers=[0, 2], incremental=True, shown=False)
+    gaps = fit_activation(model, tokenizer, pairs(), layers=[0, 2], incremental=True, shown=False)
     added = gaps.directions["model.layers.0"] + gaps.directions["model.layers.2"]
     torch.testing.assert_close(added, whole.directions["model.layers.2"], atol=1e-5, rtol=1e-5)
 
@@ -142,7 +142,7 @@ def test_layers_are_chosen_on_held_out_questions_only(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(fitting, "capture", spied_capture)
     monkeypatch.setattr(fitting, "choose_layer", spied_choice)
-    v = fit(model, tokenizer, pairs(), validation=0.4, shown=False)
+    v = fit_activation(model, tokenizer, pairs(), validation=0.4, shown=False)
     assert len(v.layers) == 1
     (fitted,), (chosen,) = seen.values()
     assert fitted | chosen == set(QUESTIONS)
@@ -150,7 +150,7 @@ def test_layers_are_chosen_on_held_out_questions_only(monkeypatch: pytest.Monkey
     assert len(chosen) == 2
     scores = v.metadata["fit"]["choice"]["scores"]
     assert max(scores, key=scores.__getitem__) == str(v.layers[0])
-    assert fit(model, tokenizer, pairs(), validation=0.4, shown=False) == v
+    assert fit_activation(model, tokenizer, pairs(), validation=0.4, shown=False) == v
 
 
 def test_split_follows_the_seed_and_keeps_questions_together() -> None:
@@ -169,7 +169,7 @@ def test_every_method_fits(method: str) -> None:
     """All methods go through the same door and name themselves in the tables."""
     model, tokenizer = tiny("gemma")
     answers = [("Yes", "No"), ("the truth", "stones and bread"), ("Yes, yes", "winter")]
-    v = fit(model, tokenizer, pairs(answers), method=method, layers=[0, 2], at="last", shown=False)
+    v = fit_activation(model, tokenizer, pairs(answers), method=method, layers=[0, 2], at="last", shown=False)
     assert v.metadata["adapter"] == method
     assert v.layers == [0, 2]
 
@@ -193,7 +193,7 @@ def test_mistakes(options: dict, says: str) -> None:
     """Each mistake is told with the next step, before hours are spent on a large model."""
     model, tokenizer = tiny("qwen3")
     with pytest.raises(WeightsteerError, match=says):
-        fit(model, tokenizer, options.pop("pairs", pairs()), shown=False, **options)
+        fit_activation(model, tokenizer, options.pop("pairs", pairs()), shown=False, **options)
 
 
 def test_honesty_of_the_embedded_model() -> None:
@@ -201,7 +201,7 @@ def test_honesty_of_the_embedded_model() -> None:
     model, tokenizer = ws.load_model("pocket")
     behavior = ws.Behavior.load("honesty").for_model(model)
     frame = generate(model, tokenizer, behavior, samples=1, shown=False)
-    v = fit(model, tokenizer, frame, shown=False)
+    v = fit_activation(model, tokenizer, frame, shown=False)
     dilemmas = ws.evals.load("dilemmas", limit=100)
     table = ws.summarize(ws.sweep(model, tokenizer, v, dilemmas, [-0.5, 0.5], shown=False), resamples=100)
     effects = dict(zip(table["alpha"], table["discrimination"], strict=True))

@@ -27,7 +27,7 @@ Scale = Literal["residual", "raw", "unit"]
 norm; ``raw``, what the method gives (activation units for a difference of means); ``unit``, 1."""
 
 
-def fit(
+def fit_activation(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     pairs: pl.DataFrame,

@@ -21,7 +21,7 @@ from weightsteer.experiments.gaming.protocol import DEPLOYMENT, TRAIN, Asked, Ce
 from weightsteer.measure.calibrate import calibrate
 from weightsteer.steering import Intervention
 from weightsteer.steering.prompts import PromptIntervention
-from weightsteer.training.activation import fit
+from weightsteer.training.activation import fit_activation
 from weightsteer.vector import WeightVector
 
 FITTED_ON = 200  # pairs: directions hardly change with more
@@ -84,8 +84,12 @@ def interventions(
     personas = protocol.behavior
     return {
         "weight": line,
-        "activation-answers": _named(fit(model, tokenizer, own, at="answer", **options), "activation-answers"),
-        "activation-told": _named(fit(model, tokenizer, suggested, at="prompt", **options), "activation-told"),
+        "activation-answers": _named(
+            fit_activation(model, tokenizer, own, at="answer", **options), "activation-answers"
+        ),
+        "activation-told": _named(
+            fit_activation(model, tokenizer, suggested, at="prompt", **options), "activation-told"
+        ),
         "prompt": PromptIntervention(
             personas.name, "persona", 0, personas.negative.personas[0], personas.positive.personas[0]
         ),

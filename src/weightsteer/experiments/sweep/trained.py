@@ -19,7 +19,7 @@ ACTIVATIONS: Mapping[str, Mapping[str, Any]] = {
     "repe-centered": {"method": "repe-centered"},
     "probe": {"method": "probe"},
 }
-"""The activation vectors of a comparison, as options of `weightsteer.training.activation.fit`; by name."""
+"""The activation vectors of a comparison, as options of `weightsteer.training.activation.fit_activation`; by name."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Activations(Stage):
     """``<name>.safetensors``: activation vectors fitted to the pairs of the branches.
 
     Attributes:
-        vectors: options of `weightsteer.training.activation.fit`, by the name of the vector.
+        vectors: options of `weightsteer.training.activation.fit_activation`, by the name of the vector.
     """
 
     name: ClassVar[str] = "activations"
@@ -42,14 +42,16 @@ class Activations(Stage):
         import polars
 
         from weightsteer.data.pairs import kept
-        from weightsteer.training.activation import fit
+        from weightsteer.training.activation import fit_activation
 
         model, tokenizer = runner.model(self.model)
         frame = kept(polars.read_parquet(runner.make(self.pairs).path / "pairs.parquet"))
         personas = "sys_prompt_pos" in frame.columns
         for name, options in self.vectors.items():
             metadata = {"adapter": name, "behavior": self.behavior}
-            made = fit(model, tokenizer, frame, personas=personas, seed=self.seed, metadata=metadata, **options)
+            made = fit_activation(
+                model, tokenizer, frame, personas=personas, seed=self.seed, metadata=metadata, **options
+            )
             made.save(work / f"{name}.safetensors")
 
 
