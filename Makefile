@@ -1,6 +1,7 @@
 # make demo   sets everything up and runs the main job on the embedded model
 # make test   sets everything up and runs all the tests
 # make lint   ruff, the type checker and the layers
+# make coverage  the tests, with the lines that none of them reaches
 # make bench  the speed requirements, measured here
 # Nothing but python3 (3.11 or newer) and make is needed beforehand.
 
@@ -9,7 +10,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint coverage bench clean
 
 demo: $(STAMP)
 	$(BIN)/weightsteer replicate
@@ -22,6 +23,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+coverage: $(STAMP)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov=weightsteer --cov-report=term-missing:skip-covered
 
 bench: $(STAMP)
 	for each in sweep_speed pocket_overhead overhead; do $(BIN)/python benchmarks/$$each.py || exit; done

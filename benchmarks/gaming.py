@@ -23,8 +23,7 @@ from weightsteer import load_model
 from weightsteer.data.pairs import generate
 from weightsteer.experiments.gaming.protocol import ROLES, SETTINGS, Cell, Protocol
 from weightsteer.experiments.gaming.training_rows import learners_of
-from weightsteer.inference.likelihood import Answered, log_likelihood
-from weightsteer.inference.prefix import Active
+from weightsteer.inference.likelihood import Active, Answered, log_likelihood
 from weightsteer.training import Recipe, together
 from weightsteer.training.together import Learner, train_together
 
@@ -43,7 +42,7 @@ class Options:
 
 
 def whole_rows(model: object, rows: Sequence[Answered], groups: Tensor, active: Active) -> tuple[Tensor, Tensor]:
-    """What `shared_log_likelihood` computes, every row from its first token on."""
+    """What `grouped_log_likelihood` computes, every row from its first token on."""
     with active(groups):
         return log_likelihood(model, rows)  # type: ignore[arg-type]
 
@@ -51,12 +50,12 @@ def whole_rows(model: object, rows: Sequence[Answered], groups: Tensor, active: 
 @contextmanager
 def unshared() -> Iterator[None]:
     """Train without shared beginnings."""
-    shared = together.shared_log_likelihood
-    together.shared_log_likelihood = whole_rows  # type: ignore[assignment]
+    shared = together.grouped_log_likelihood
+    together.grouped_log_likelihood = whole_rows  # type: ignore[assignment]
     try:
         yield
     finally:
-        together.shared_log_likelihood = shared
+        together.grouped_log_likelihood = shared
 
 
 def seconds(model: object, groups: Sequence[Sequence[Learner]], recipe: Recipe) -> float:

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.data.evals import Item
-from weightsteer.inference.choices import choice_table, score_choices
+from weightsteer.inference.answers import choice_table, score_choices
 from weightsteer.models import render_chat
 
 

@@ -20,7 +20,7 @@ from vectors import random_vector
 
 from weightsteer import load_model, sweep
 from weightsteer.data.evals import Item, load
-from weightsteer.inference.choices import choice_table
+from weightsteer.inference.answers import choice_table
 from weightsteer.models import render_chat
 from weightsteer.training import Recipe
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from weightsteer.controls.seeds import SEED_STEP
+from weightsteer.stats.draws import SEED_STEP
 
 
 def synthetic(

@@ -17,14 +17,23 @@ __all__ = [
     "WeightVector",
     "WeightsteerError",
     "__version__",
+    "audit",
+    "calibrate",
+    "compare",
+    "controls",
     "evals",
+    "export_peft",
     "fit_activation",
     "load_model",
     "prompts_of",
     "steer",
     "summarize",
     "sweep",
+    "write_report",
 ]
+
+_MODULES = {"audit": "audit", "controls": "controls", "evals": "data.evals"}
+"""Names that stand for a module: ``audit.audit(rows)``, ``controls.draws("random", v)``, ``evals.load("dilemmas")``."""
 
 _HOME = {
     "ActivationVector": "activation",
@@ -32,18 +41,22 @@ _HOME = {
     "Intervention": "steering",
     "WeightVector": "vector",
     "WeightsteerError": "errors",
+    "calibrate": "measure.calibrate",
+    "compare": "stats",
+    "export_peft": "export",
     "fit_activation": "training.activation",
     "load_model": "models",
     "prompts_of": "data.behaviors.prompts",
     "steer": "steering",
     "summarize": "stats",
     "sweep": "measure",
+    "write_report": "experiments.sweep.page",
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name == "evals":
-        return import_module("weightsteer.data.evals")
+    if name in _MODULES:
+        return import_module(f"weightsteer.{_MODULES[name]}")
     if name not in _HOME:
         raise AttributeError(f"module 'weightsteer' has no attribute {name!r}")
     return getattr(import_module(f"weightsteer.{_HOME[name]}"), name)
@@ -54,14 +67,18 @@ def __dir__() -> list[str]:
 
 
 if TYPE_CHECKING:
+    from weightsteer import audit, controls
     from weightsteer.activation import ActivationVector
     from weightsteer.data import evals
     from weightsteer.data.behaviors import Behavior
     from weightsteer.data.behaviors.prompts import prompts_of
     from weightsteer.errors import WeightsteerError
+    from weightsteer.experiments.sweep.page import write_report
+    from weightsteer.export import export_peft
     from weightsteer.measure import sweep
+    from weightsteer.measure.calibrate import calibrate
     from weightsteer.models import load_model
-    from weightsteer.stats import summarize
+    from weightsteer.stats import compare, summarize
     from weightsteer.steering import Intervention, steer
     from weightsteer.training.activation import fit_activation
     from weightsteer.vector import WeightVector

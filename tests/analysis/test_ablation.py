@@ -12,13 +12,13 @@ from vectors import made
 from weightsteer.analysis import ablation, plans
 from weightsteer.analysis.ablation import SCHEMA, WHOLE, Measured, energy_share, measure, table
 from weightsteer.analysis.plans import Ablation, PlanInput, coordinates
-from weightsteer.controls.seeds import draw_seed
 from weightsteer.data.evals.base import Evaluation
 from weightsteer.data.evals.neutral import Text
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.ablation.reading import arms, sentences, verdicts
 from weightsteer.measure import sweep
 from weightsteer.stats import summarize
+from weightsteer.stats.draws import draw_seed
 from weightsteer.vector import WeightVector
 
 ALPHAS = [-1.0, 0.0, 1.0]

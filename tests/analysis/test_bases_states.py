@@ -11,10 +11,9 @@ from weightsteer.analysis import bases
 from weightsteer.analysis.bases import Materials, materials
 from weightsteer.analysis.bases.leading import principal
 from weightsteer.data.evals.base import Item
+from weightsteer.data.pairs.encoding import encode
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference import states
-from weightsteer.inference.capture import encode
-from weightsteer.inference.states import Place
+from weightsteer.inference.capture import HookPoint, capture
 
 
 @pytest.mark.parametrize("arch", ["qwen3", "llama", "gemma", "mistral", "qwen2"])
@@ -41,20 +40,21 @@ def test_inputs_and_outputs_of_modules_are_read():
     model, tokenizer = tiny("qwen3", layers=1)
     made = Materials(model, tokenizer, pairs(ANSWERS))
     down = "model.layers.0.mlp.down_proj"
-    into, out = made.states([Place(down, "input"), Place(down, "output")], answers=True, personas=False).values()
+    into, out = made.states(
+        [HookPoint(down, "input"), HookPoint(down, "output")], answers=True, personas=False
+    ).values()
     assert into.positive.shape == (20, 64)
     W = model.get_submodule(down).weight.double()
     assert torch.allclose(into.differences @ W.T, out.differences, atol=1e-5)
 
 
-def test_rows_keep_their_order_over_batches(monkeypatch):
+def test_rows_keep_their_order_over_batches():
     """Batches are packed by length; a positive side compared with another pair's negative side is no contrast."""
     model, tokenizer = tiny("qwen3", layers=1)
     rows = encode(model, tokenizer, pairs(ANSWERS)).positive
-    place = Place("model.layers.0", "output")
-    whole = states.read(model, rows, [place], answers=True)[place]
-    monkeypatch.setattr(states, "TOKENS", 40)
-    assert torch.allclose(states.read(model, rows, [place], answers=True)[place], whole, atol=1e-5)
+    place = HookPoint("model.layers.0", "output")
+    whole = capture(model, rows, [place], shown=False)[place].values
+    assert torch.allclose(capture(model, rows, [place], token_budget=40, shown=False)[place].values, whole, atol=1e-5)
 
 
 def test_activation_bases_hold_most_of_the_differences():
@@ -69,11 +69,11 @@ def test_activation_bases_hold_most_of_the_differences():
     at = "model.layers.1"
     down, q = f"{at}.mlp.down_proj", f"{at}.self_attn.q_proj"
     for basis, name, place in (
-        (stream, down, Place(at, "output")),
-        (stream, f"{at}.self_attn.o_proj", Place(at, "output")),
-        (out, down, Place(down, "output")),
-        (into, down, Place(down, "input")),
-        (into, q, Place(q, "input")),
+        (stream, down, HookPoint(at, "output")),
+        (stream, f"{at}.self_attn.o_proj", HookPoint(at, "output")),
+        (out, down, HookPoint(down, "output")),
+        (into, down, HookPoint(down, "input")),
+        (into, q, HookPoint(q, "input")),
     ):
         (sides,) = made.states([place], answers=True, personas=True).values()
         D = sides.differences.numpy()
@@ -166,7 +166,7 @@ def test_many_pairs_are_sampled(monkeypatch):
     many = pl.concat([pairs(ANSWERS)] * 3)
     found = [
         Materials(model, tokenizer, many, seed=seed)
-        .states([Place("model.layers.0", "output")], answers=True, personas=True)
+        .states([HookPoint("model.layers.0", "output")], answers=True, personas=True)
         .popitem()[1]
         .positive
         for seed in (0, 0, 1)

@@ -14,10 +14,10 @@ from weightsteer.audit.cosines import cosines_with
 from weightsteer.audit.draws import UNFOLDED, folded, owners, trained
 from weightsteer.audit.rules import NEGLIGIBLE, SHOWN, carries
 from weightsteer.audit.words import carried
-from weightsteer.controls.seeds import draw_seed
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats import summarize
+from weightsteer.stats.draws import draw_seed
 
 QUIET: dict[str, Any] = {"clusters": 30, "noise": 0.1, "between_clusters": 0.1, "between_seeds": 0.02, "base": 1}
 SEEDS = (0, 1, 2)

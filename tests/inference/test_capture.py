@@ -6,8 +6,17 @@ import torch
 from captured import ARCHITECTURES, hidden_states, pairs
 from tiny import tiny
 
+from weightsteer.data.pairs.encoding import encode
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.capture import capture, encode, read
+from weightsteer.inference.capture import States, block_outputs, capture
+from weightsteer.training.contrasts import capture_pairs
+
+
+def read(model, answers, layers, **options) -> States:
+    """The states (layers, n, d) that blocks put out."""
+    points = block_outputs(model, layers).values()
+    found = capture(model, answers, points, shown=False, **options)
+    return States(*(torch.stack([getattr(found[point], part) for point in points]) for part in ("values", "norms")))
 
 
 def rows(arch: str):
@@ -21,7 +30,7 @@ def test_layer_l_is_the_output_of_block_l(arch: str) -> None:
     """An index off by one reads a neighbour's states: similar enough to go unnoticed, and never the best vector."""
     model, _, answers = rows(arch)
     one = answers[3]
-    found = read(model, [one], [0, 1, 2, 3], at="last", shown=False).values[:, 0]
+    found = read(model, [one], [0, 1, 2, 3], at="last").values[:, 0]
     states = [state[0, one.length - 2] for state in hidden_states(model, torch.tensor([one.ids]))]
     for layer in (0, 1, 2):
         torch.testing.assert_close(found[layer], states[layer + 1], atol=1e-5, rtol=1e-5)
@@ -35,8 +44,8 @@ def test_padding_does_not_matter(arch: str) -> None:
     """Alone, right-padded in one batch, or left-padded with a mask: one answer has one state."""
     model, tokenizer, answers = rows(arch)
     assert len({row.length for row in answers}) > 3
-    together = read(model, answers, [1, 3], shown=False)
-    alone = [read(model, [row], [1, 3], token_budget=1, shown=False) for row in answers]
+    together = read(model, answers, [1, 3])
+    alone = [read(model, [row], [1, 3], token_budget=1) for row in answers]
     torch.testing.assert_close(together.values, torch.cat([one.values for one in alone], 1), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(together.norms, torch.cat([one.norms for one in alone], 1), atol=1e-4, rtol=1e-4)
 
@@ -55,7 +64,7 @@ def test_the_tokenizers_padding_side_is_neither_used_nor_changed() -> None:
     found = []
     for side in ("left", "right"):
         tokenizer.padding_side = side
-        found.append(capture(model, tokenizer, pairs(), [2], shown=False).contrasts[2])
+        found.append(capture_pairs(model, tokenizer, pairs(), [2], shown=False).contrasts[2])
         assert tokenizer.padding_side == side
     assert torch.equal(found[0].positive, found[1].positive)
     assert torch.equal(found[0].negative, found[1].negative)
@@ -69,7 +78,7 @@ def test_which_tokens_are_read() -> None:
     states = hidden_states(model, torch.tensor([one.ids]))[2][0]
     wanted = {"answer": states[one.start : -1], "last": states[-2:-1], "prompt": states[one.start - 1 : one.start]}
     for at, tokens in wanted.items():
-        found = read(model, [one], [1], at=at, shown=False)
+        found = read(model, [one], [1], at=at)
         torch.testing.assert_close(found.values[0, 0], tokens.mean(0), atol=1e-5, rtol=1e-5)
         torch.testing.assert_close(found.norms[0, 0], tokens.norm(dim=-1).mean(), atol=1e-5, rtol=1e-5)
 
@@ -78,11 +87,11 @@ def test_personas_and_equal_rows() -> None:
     """Without personas both sides share their prompt; equal rows must not be mixed up when computed once."""
     model, tokenizer = tiny("qwen3")
     frame = pl.concat([pairs(), pairs()])
-    captured = capture(model, tokenizer, frame, [1], shown=False, personas=False)
+    captured = capture_pairs(model, tokenizer, frame, [1], shown=False, personas=False)
     half = len(frame) // 2
     positive = captured.contrasts[1].positive
     assert torch.equal(positive[:half], positive[half:])
-    single = read(model, [captured.pairs.positive[3]], [1], shown=False).values[0, 0]
+    single = read(model, [captured.pairs.positive[3]], [1]).values[0, 0]
     torch.testing.assert_close(positive[3], single, atol=1e-4, rtol=1e-4)
     for ours, theirs in zip(captured.pairs.positive, captured.pairs.negative, strict=True):
         assert ours.ids[: ours.start] == theirs.ids[: theirs.start]
@@ -95,17 +104,17 @@ def test_empty_and_rejected_answers() -> None:
     """An empty answer has no token to read: its pair is left out and counted, and rejected pairs never count."""
     model, tokenizer = tiny("qwen3")
     frame = pairs([("Yes", "No"), ("", "No")])
-    captured = capture(model, tokenizer, frame, [0], shown=False)
+    captured = capture_pairs(model, tokenizer, frame, [0], shown=False)
     assert captured.pairs.empty == len(frame) // 2 == len(captured.pairs.positive)
     with pytest.raises(WeightsteerError, match="none of the 5 pairs"):
-        capture(model, tokenizer, pairs([("", "")]), [0], shown=False)
+        capture_pairs(model, tokenizer, pairs([("", "")]), [0], shown=False)
 
 
 @pytest.mark.parametrize(
     ("options", "says"),
     [
         ({"at": "prompt", "personas": False}, "the same prompt"),
-        ({"at": "middle"}, "unknown place 'middle'"),
+        ({"at": "middle"}, "unknown position to read 'middle'"),
         ({"layers": [4]}, "layers of this model are 0 to 3"),
         ({"layers": [-1]}, "layers of this model are 0 to 3"),
         ({"layers": []}, "layers of this model are 0 to 3"),
@@ -118,4 +127,4 @@ def test_mistakes(options: dict, says: str) -> None:
     model, tokenizer = tiny("qwen3")
     frame, layers = options.pop("pairs", pairs()), options.pop("layers", [1])
     with pytest.raises(WeightsteerError, match=says):
-        capture(model, tokenizer, frame, layers, shown=False, **options)
+        capture_pairs(model, tokenizer, frame, layers, shown=False, **options)

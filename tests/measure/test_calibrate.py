@@ -22,8 +22,9 @@ from vectors import hooks
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.data.evals.neutral import Text, neutral_texts
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.choices import choice_table
-from weightsteer.measure.calibrate import SCHEMA, budgets_of, calibrate, divergence, side_effects
+from weightsteer.inference import batching
+from weightsteer.inference.answers import choice_table
+from weightsteer.measure.calibrate import SCHEMA, budgets_of, calibrate, side_effects
 from weightsteer.measure.calibrate.definition import Definition, digest
 from weightsteer.measure.calibrate.prompts import halves, kind
 from weightsteer.measure.calibrate.search import GRID, Search
@@ -113,7 +114,7 @@ def test_the_strength_found_costs_the_budget_when_measured_plainly(
 ) -> None:
     """Padding, chunks, shared layers, the cache or another row's strength would enter every comparison."""
     if tight:
-        monkeypatch.setattr(divergence, "MAX_LOGITS", 20_000)
+        monkeypatch.setattr(batching, "LOGITS", 20_000)
     model, tokenizer, vector, delta = trained(arch, tmp_path, layers=layers)
     rows = calibrate(
         model, tokenizer, vector, text=text, statistic=statistic, direction=direction, budget=0.4, **FEW,
@@ -181,7 +182,7 @@ def test_the_first_crossing_is_the_one_given() -> None:
     """Of several strengths with the same cost the smallest is meant; a far one would be a broken model's."""
     search = Search(budget=1.0, largest=64.0, tolerance=0.05)
     while wanted := search.wanted():
-        search.told({alpha: 2 * abs(sin(alpha)) for alpha in wanted})
+        search.record({alpha: 2 * abs(sin(alpha)) for alpha in wanted})
     assert search.status() == "not monotone"
     assert search.hit() == pytest.approx(np.arcsin(0.5), rel=0.06)
     jump = Search(budget=1.0, largest=64.0, tolerance=0.05)
@@ -196,7 +197,7 @@ def test_any_scale_is_found_within_three_rounds(scale: float, power: float) -> N
     search = Search(budget=0.5, largest=64.0, tolerance=0.05)
     while wanted := search.wanted():
         assert max(wanted) <= 64.0
-        search.told({alpha: 8 * tanh((alpha / scale) ** power / 16) for alpha in wanted})
+        search.record({alpha: 8 * tanh((alpha / scale) ** power / 16) for alpha in wanted})
     assert search.rounds <= 3
     assert search.status() == "converged"
     assert abs(search.fine[search.hit()] / 0.5 - 1) <= 0.05
@@ -208,7 +209,7 @@ def test_a_smooth_curve_takes_four_strengths() -> None:
     asked = []
     while wanted := search.wanted():
         asked.append(len(wanted))
-        search.told({alpha: 8 * tanh(alpha**2 / 30) for alpha in wanted})
+        search.record({alpha: 8 * tanh(alpha**2 / 30) for alpha in wanted})
     assert search.status() == "converged"
     assert asked[0] == len(GRID)
     assert sum(asked[1:]) <= 4
@@ -218,7 +219,7 @@ def test_a_budget_beyond_the_largest_strength_is_saturated() -> None:
     """A strength at the edge of what was tried must not pass for an answer."""
     search = Search(budget=0.5, largest=1.0, tolerance=0.05)
     while wanted := search.wanted():
-        search.told({alpha: 0.4 * alpha for alpha in wanted})
+        search.record({alpha: 0.4 * alpha for alpha in wanted})
     assert (search.status(), search.hit(), search.nearest()) == ("saturated", None, 1.0)
     assert len(GRID) == 9
 

@@ -15,7 +15,7 @@ from vectors import hooks
 from weightsteer.controls import control
 from weightsteer.data.evals.neutral import Text, neutral_texts
 from weightsteer.errors import WeightsteerError
-from weightsteer.measure import damage as package_module
+from weightsteer.inference import batching
 from weightsteer.measure.damage import SCHEMA, damage
 from weightsteer.models import load_model, render_chat
 from weightsteer.vector import WeightVector
@@ -54,7 +54,7 @@ def test_nll_and_kl_are_those_of_plain_forward_passes(
 ) -> None:
     """Padding, chunks of positions, soft caps or another row's strength would enter the price of a vector."""
     if tight:
-        monkeypatch.setattr(package_module, "MAX_LOGITS", 8000)
+        monkeypatch.setattr(batching, "LOGITS", 8000)
     model, tokenizer = tiny(arch)
     vector, folder = one_sided(model, tmp_path)
     rows = damage(model, tokenizer, vector, TEXTS, [1.0, 0.0], token_budget=60 if tight else 8192, shown=False)

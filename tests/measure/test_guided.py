@@ -12,7 +12,7 @@ from vectors import hooks
 
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.choices import choice_table, score_choices
+from weightsteer.inference.answers import choice_table, score_choices
 from weightsteer.measure.guided import CUT, SCHEMA, Think, guided
 from weightsteer.models import load_model, render_chat
 from weightsteer.vector import WeightVector

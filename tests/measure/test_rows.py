@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from weightsteer import measure as engine
 from weightsteer.data.evals import Item, load, user_turn
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.packing import Pack
+from weightsteer.inference.prefixes import Pack
 from weightsteer.measure import sweep, sweeping
 from weightsteer.measure.rows import check_same_rows
 

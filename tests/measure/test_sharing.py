@@ -12,8 +12,7 @@ from sweeps import ALPHAS, SCORES, Shift, assert_same, some_items, twins
 from tiny import ARCHITECTURES, tiny
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from weightsteer.inference.answers import shares_prefixes
-from weightsteer.inference.packing import pack, visible
+from weightsteer.inference.prefixes import pack, shares_prefixes, visible
 from weightsteer.measure import sweep
 from weightsteer.models import render_chat
 

@@ -17,7 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from vectors import batch, hooks, logits
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.readout import last_logits, reading
+from weightsteer.inference.answers import last_logits
+from weightsteer.inference.forward import Positions, reading
 from weightsteer.steering import claims, steer
 from weightsteer.terms import Dense, Sum
 from weightsteer.vector import WeightVector
@@ -117,7 +118,7 @@ def test_plain_passes_of_another_thread_are_refused(at):
 def test_measurements_share_a_model_with_nobody(at):
     """The hooks of a sweep cut positions off and repeat rows, and a second one's would do so to the first."""
     rows = at.ids.tolist()
-    with reading(at.model, torch.tensor([[1], [2]])):
+    with reading(at.model, Positions.of_rows(torch.tensor([[1], [2]]))):
         refused(lambda: in_thread(at.now), ELSEWHERE)
         refused(lambda: in_thread(last_logits, at.model, rows), ELSEWHERE)
         refused(lambda: in_thread(enter, at.model, at.u, 1.0), ELSEWHERE)

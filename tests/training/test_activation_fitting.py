@@ -13,10 +13,10 @@ from weightsteer.activation import ActivationVector
 from weightsteer.activation.methods import names
 from weightsteer.data.pairs import generate
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.capture import capture
 from weightsteer.models import decoder_layers
 from weightsteer.training import activation as fitting
 from weightsteer.training.activation import fit_activation
+from weightsteer.training.contrasts import capture_pairs
 from weightsteer.training.layer_choice import choose_layer
 
 
@@ -35,7 +35,7 @@ def test_from_pairs_is_the_difference_of_means() -> None:
     model, tokenizer = tiny("llama")
     v = fit_activation(model, tokenizer, pairs(), layers=2, scale="raw", shown=False)
     sides = []
-    rows = capture(model, tokenizer, pairs(), [2], shown=False).pairs
+    rows = capture_pairs(model, tokenizer, pairs(), [2], shown=False).pairs
     for side in (rows.positive, rows.negative):
         states = [hidden_states(model, torch.tensor([row.ids]))[3][0, row.start : -1].mean(0) for row in side]
         sides.append(torch.stack(states).mean(0))
@@ -68,7 +68,7 @@ def test_lengths() -> None:
         scale: fit_activation(model, tokenizer, pairs(), layers=[1, 3], scale=scale, shown=False).norms()
         for scale in ("residual", "raw", "unit")
     }
-    rows = capture(model, tokenizer, pairs(), [1, 3], shown=False).pairs
+    rows = capture_pairs(model, tokenizer, pairs(), [1, 3], shown=False).pairs
     for name, layer in (("model.layers.1", 1), ("model.layers.3", 3)):
         seen = []
 
@@ -130,7 +130,7 @@ def test_layers_are_chosen_on_held_out_questions_only(monkeypatch: pytest.Monkey
     """A layer chosen on what the vector was fitted to is chosen for its memory; the split is whole questions."""
     model, tokenizer = tiny("qwen3")
     seen: dict[str, list[set[str]]] = {"fitted": [], "chosen": []}
-    capturing, choosing = fitting.capture, fitting.choose_layer
+    capturing, choosing = fitting.capture_pairs, fitting.choose_layer
 
     def spied_capture(model, tokenizer, frame, *args, **options):
         seen["fitted"].append(set(frame["prompt"]))
@@ -140,7 +140,7 @@ def test_layers_are_chosen_on_held_out_questions_only(monkeypatch: pytest.Monkey
         seen["chosen"].append(set(frame["prompt"]))
         return choosing(model, tokenizer, candidates, frame, **options)
 
-    monkeypatch.setattr(fitting, "capture", spied_capture)
+    monkeypatch.setattr(fitting, "capture_pairs", spied_capture)
     monkeypatch.setattr(fitting, "choose_layer", spied_choice)
     v = fit_activation(model, tokenizer, pairs(), validation=0.4, shown=False)
     assert len(v.layers) == 1

@@ -239,13 +239,13 @@ def likelihood_budget(monkeypatch: pytest.MonkeyPatch, tokens: int) -> Any:
 
     passes = 0
 
-    def small(rows: Any, vocabulary: int) -> Any:
+    def small(model: Any, rows: Any) -> Any:
         nonlocal passes
-        for batch in likelihood.packed(rows, vocabulary, budget=tokens):
+        for batch in likelihood.answer_batches(model, rows, budget=tokens):
             passes += 1
             yield batch
 
-    monkeypatch.setattr(loop, "packed", small)
+    monkeypatch.setattr(loop, "answer_batches", small)
     return lambda: passes
 
 

@@ -1,6 +1,6 @@
 """Which vector a control belongs to, and its draws folded into the training seeds of that vector.
 
-A random control is drawn several times for each training seed (`weightsteer.controls.seeds`). Thirty draws for three
+A random control is drawn several times for each training seed (`weightsteer.stats.draws`). Thirty draws for three
 seeds are not thirty seeds: what a training seed does to all of its draws would be counted ten times, and intervals
 would be too narrow. So the draws of a seed are averaged, row by row, and the control has the seeds of its vector,
 paired with them. Effects are means over rows, so that the effect of the average is the average of the effects. For a
@@ -9,8 +9,8 @@ single training seed there is nothing to fold: the draws are the only chance the
 
 import polars as pl
 
-from weightsteer.controls.seeds import SEED_STEP
 from weightsteer.errors import WeightsteerError
+from weightsteer.stats.draws import SEED_STEP
 from weightsteer.stats.table import RATES
 
 VECTOR = ["model", "behavior", "method", "adapter"]

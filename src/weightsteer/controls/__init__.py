@@ -17,10 +17,10 @@ import polars as pl
 from transformers import PreTrainedModel
 
 from weightsteer.controls.base import BranchKind, Kind, PairsKind, Side, VectorKind, registry
-from weightsteer.controls.seeds import draw_seed
 from weightsteer.controls.sign import mirrored
 from weightsteer.data.behaviors import Behavior
 from weightsteer.errors import WeightsteerError
+from weightsteer.stats.draws import draw_seed
 from weightsteer.vector import WeightVector
 
 __all__ = [
@@ -83,7 +83,7 @@ def control(kind: str, vector: WeightVector, seed: int | None = None, draw: int 
 def draws(kind: str, vector: WeightVector, count: int = DRAWS) -> list[WeightVector]:
     """So many draws of a random control, with seeds of their own; a control that is not drawn comes once.
 
-    Their seeds are those of `weightsteer.controls.seeds`, by which tables know the draws of one training seed; a larger
+    Their seeds are those of `weightsteer.stats.draws`, by which tables know the draws of one training seed; a larger
     count contains the smaller one.
     """
     if count < 1:

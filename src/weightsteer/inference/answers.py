@@ -1,23 +1,32 @@
-"""One forward pass: the logits at the answer positions of a batch of packs, for every strength.
+"""Answers that are a choice of two: logits at the answer positions for every strength, and what they say.
 
-What does not depend on the strength is computed once: hidden states below the first steered layer are repeated
-for the K strengths on their way into it. What no answer depends on is not computed: the output embedding, and in
-the last layer the queries, the attention's output projection and the MLP, see the answer positions alone.
+::
+
+    logp(c)  = logsumexp over every token that spells c of the fp32 log-softmax
+    logratio = logp(first) − logp(second)        in nats, unsigned by any label
+    pmass    = p(first) + p(second)              in [0, 1]
+
+Hidden states below the first steered layer do not depend on the strength: they are computed once, and repeated for
+the K strengths on their way into it.
 """
 
-import inspect
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
-from typing import Any
+from collections.abc import Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
-from transformers import PreTrainedModel
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.inference.packing import Pack, visible
-from weightsteer.models import decoder_layers
-from weightsteer.steering import Intervention, first_layer, steer
-from weightsteer.steering.claims import claimed
+from weightsteer.errors import WeightsteerError
+from weightsteer.inference.batching import right_padded
+from weightsteer.inference.forward import Positions, first_own_layer, logits_at, repeated_from
+from weightsteer.inference.prefixes import Pack, visible
+from weightsteer.models import choice_ids
+from weightsteer.steering import Intervention, steer
+
+# pmass under this share of the likeliest token's probability: the model is not answering the question
+LOW_MASS = 0.01
 
 
 def answer_logits(
@@ -30,34 +39,32 @@ def answer_logits(
 ) -> Tensor:
     """Logits at the answer positions for every strength: (rows, k, vocabulary), rows in the order of the packs.
 
-    Packs are padded on the right, after all answers, where a causal model does not see it. Where no pack
-    branches there is no mask, and the fast causal kernels stay in use.
+    Where no pack branches there is no mask, and the fast causal kernels stay in use.
+
+    Args:
+        intervention: None: the unsteered model.
+        packs: rows, each pack as one sequence (`weightsteer.inference.prefixes.pack`).
+        alphas: (k,) strengths.
+        other_base: as in `steer`.
     """
-    n, k, tokens = len(packs), len(alphas), max(len(one.ids) for one in packs)
+    n, k = len(packs), len(alphas)
     device = model.device
-    # padded with the pack's own last token: some models warn of the official padding token
-    batch = torch.tensor([_padded(one.ids, tokens) for one in packs], device=device)
-    most = max(len(one.answers) for one in packs)
-    answers = torch.tensor([_padded(one.answers, most) for one in packs], device=device)
-    inputs: dict[str, Tensor] = {"input_ids": batch}
+    inputs = {"input_ids": right_padded([one.ids for one in packs], device)}
+    answers = right_padded([one.answers for one in packs], device)
+    most = answers.shape[1]
     if any(one.branches for one in packs):
-        inputs["position_ids"] = torch.tensor([_padded(one.positions, tokens) for one in packs], device=device)
-        inputs["attention_mask"] = _mask(model, packs, tokens)
+        inputs["position_ids"] = right_padded([one.positions for one in packs], device)
+        inputs["attention_mask"] = _mask(model, packs, inputs["input_ids"].shape[1])
     first = first_own_layer(model, intervention) if intervention else 0
     if first == 0:
         inputs = {name: value.repeat_interleave(k, 0) for name, value in inputs.items()}
     with (
         repeated_from(model, first, n, k),
         steer(model, intervention, alphas.repeat(n), other_base=other_base) if intervention else nullcontext(),
-        _only_at(model, answers.repeat_interleave(k, 0)),
     ):
-        logits = model(**inputs, use_cache=False).logits
+        logits = logits_at(model, Positions.of_rows(answers.repeat_interleave(k, 0)), narrow=True, **inputs)
     held = torch.tensor([at < len(one.answers) for one in packs for at in range(most)], device=device)
     return logits.view(n, k, most, -1).transpose(1, 2).reshape(n * most, k, -1)[held]
-
-
-def _padded(values: list[int], length: int) -> list[int]:
-    return values + values[-1:] * (length - len(values))
 
 
 def _mask(model: PreTrainedModel, packs: Sequence[Pack], tokens: int) -> Tensor:
@@ -68,127 +75,49 @@ def _mask(model: PreTrainedModel, packs: Sequence[Pack], tokens: int) -> Tensor:
     )
 
 
-def shares_prefixes(model: PreTrainedModel, tokens: int) -> bool:
-    """Whether this model computes a pack of rows of at most ``tokens`` tokens as it would compute each row.
+def last_logits(model: PreTrainedModel, rows: Sequence[Sequence[int]]) -> Tensor:
+    """Logits (b, vocabulary) at the last token of each row, in one forward pass of the model as it is steered now."""
+    last = Positions.of_rows(torch.tensor([[len(row) - 1] for row in rows], device=model.device))
+    return logits_at(model, last, input_ids=right_padded(rows, model.device))[:, 0]
 
-    It must take positions and a mask of our own, and mix tokens by attention to all earlier ones alone:
-    recurrent layers, windows shorter than a row and positions that are counted rather than given are out.
+
+def choice_table(tokenizer: PreTrainedTokenizerBase, choices: Sequence[tuple[str, str]]) -> Tensor:
+    """The token ids of each row's two choices, padded with -1: (n, 2, m) int64, m the most spellings of any.
+
+    Raises:
+        WeightsteerError: a choice is not a single token, or the two choices of a row share their tokens.
     """
-    config = model.config.get_text_config()
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    window = getattr(config, "sliding_window", None)
-    slides = "sliding_attention" in kinds or not getattr(config, "layer_types", None)
-    return (
-        kinds <= {"full_attention", "sliding_attention"}
-        and not (slides and window is not None and window < tokens)
-        and config._attn_implementation in ("eager", "sdpa")
-        and bool(getattr(model, "_supports_attention_backend", False))
-        and not getattr(config, "alibi", False)
-        and "position_ids" in inspect.signature(model.forward).parameters
-        and _plain_stack(model)
-    )
+    spelled = {choice: choice_ids(tokenizer, choice) for pair in choices for choice in pair}
+    for first, second in set(choices):
+        if set(spelled[first]) & set(spelled[second]):
+            raise WeightsteerError(
+                f"the choices {first!r} and {second!r} are spelled by the same tokens (case and leading "
+                "spaces do not count): use two different words."
+            )
+    width = max(map(len, spelled.values()))
+    filled = {choice: [*ids, *[-1] * (width - len(ids))] for choice, ids in spelled.items()}
+    return torch.tensor([[filled[first], filled[second]] for first, second in choices])
 
 
-def _plain_stack(model: PreTrainedModel) -> bool:
-    """Whether layers hand on hidden states alone. Some architectures hand keys or further streams past them."""
-    config = model.config.get_text_config()
-    return not (getattr(config, "num_kv_shared_layers", 0) or getattr(config, "altup_num_inputs", 0))
+@dataclass(frozen=True)
+class Scores:
+    """One entry per row, all (b,): log-ratio in nats, mass of both choices, and the low-mass flag."""
+
+    logratio: Tensor
+    pmass: Tensor
+    low_pmass: Tensor
 
 
-def first_own_layer(model: PreTrainedModel, intervention: Intervention) -> int:
-    """The first decoder layer that has to see every strength; 0 when rows must be repeated at the input.
+def score_choices(logits: Tensor, ids: Tensor) -> Scores:
+    """Score answer-position logits (b, vocabulary) for their choices (b, 2, m) from `choice_table`.
 
-    That is so when something outside the layers is steered (it may run before them), and where repeating the
-    hidden states alone is not enough.
+    NaN logits give NaN scores and a raised low-mass flag: they are never clipped away.
     """
-    return first_layer(model, intervention) if _plain_stack(model) else 0
-
-
-@contextmanager
-def repeated_from(model: PreTrainedModel, first: int, n: int, k: int) -> Iterator[None]:
-    """Repeat the hidden states (n, t, d) to (n·k, t, d) on their way into layer ``first``.
-
-    The model prepares masks and position embeddings for n rows, so every later layer gets those repeated as
-    well where they are per row; those shared by all rows have a batch dimension of 1 and broadcast.
-    """
-    if first == 0 or k == 1:
-        yield
-        return
-    _, layers = decoder_layers(model)
-    # all layers are given the same objects: by id, the object (kept, so that no other gets its id) and its repetition
-    done: dict[int, tuple[Tensor, Tensor]] = {}
-
-    def repeat(value: Any, tokens: int) -> Any:
-        if isinstance(value, Tensor):
-            if n == 1 or value.ndim < 2 or value.shape[0] != n or tokens not in value.shape[1:]:
-                return value
-            if id(value) not in done:
-                done[id(value)] = (value, value.repeat_interleave(k, 0))
-            return done[id(value)][1]
-        if isinstance(value, tuple):
-            return tuple(repeat(part, tokens) for part in value)
-        return value
-
-    def before(layer: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
-        claim.check()
-        hidden, *others = args
-        tokens = hidden.shape[1]
-        if layer is layers[first]:
-            hidden = hidden.repeat_interleave(k, 0)
-        others = [repeat(value, tokens) for value in others]
-        return (hidden, *others), {name: repeat(value, tokens) for name, value in kwargs.items()}
-
-    with claimed(model) as claim, ExitStack() as stack:
-        for layer in layers[first:]:
-            stack.callback(layer.register_forward_pre_hook(before, with_kwargs=True).remove)
-        yield
-
-
-@contextmanager
-def _only_at(model: PreTrainedModel, positions: Tensor) -> Iterator[None]:
-    """Compute only what the answer positions (b, m) need where positions do not mix any more.
-
-    The output embedding is given those positions alone: (b, t, d) → (b, m, d). In the last layer the modules of
-    `_answering` are too, and their results are put back at these positions among zeros, which nothing reads.
-    """
-    rows = torch.arange(len(positions), device=positions.device)[:, None]
-    tokens: list[int] = []
-
-    def pick(_: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        claim.check()
-        hidden, *others = args
-        tokens[:] = [hidden.shape[1]]
-        return (hidden[rows.to(hidden.device), positions.to(hidden.device)], *others)
-
-    def put(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        full = output.new_zeros(len(positions), tokens[0], output.shape[-1])
-        full[rows.to(output.device), positions.to(output.device)] = output
-        return full
-
-    with claimed(model) as claim, ExitStack() as stack:
-        for module in _answering(model):
-            stack.callback(module.register_forward_pre_hook(pick).remove)
-            stack.callback(module.register_forward_hook(put).remove)
-        stack.callback(model.get_output_embeddings().register_forward_pre_hook(pick).remove)
-        yield
-
-
-def _answering(model: PreTrainedModel) -> list[nn.Module]:
-    """Modules of the last layer that work on each position by itself and that only the answers depend on.
-
-    Found by the names that most architectures use; an architecture without them computes all positions.
-    """
-    if not _plain_stack(model):
-        return []
-    layer = decoder_layers(model)[1][-1]
-    modules = dict(layer.named_modules())
-
-    def linear(*names: str) -> bool:
-        return all(isinstance(modules.get(name), nn.Linear) for name in names)
-
-    found: list[nn.Module] = []
-    if linear("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj"):
-        found += [modules["self_attn.q_proj"], modules["self_attn.o_proj"]]
-    if linear("mlp.down_proj"):
-        found.append(modules["mlp"])
-    return found
+    logits = logits.float()
+    total = logits.logsumexp(-1)
+    flat = ids.flatten(1)
+    spellings = logits.gather(1, flat.clamp(min=0)).masked_fill(flat < 0, -torch.inf)
+    logp = spellings.view(ids.shape).logsumexp(-1) - total[:, None]
+    pmass = logp.exp().sum(-1)
+    answering = pmass >= LOW_MASS * (logits.amax(-1) - total).exp()
+    return Scores(logp[:, 0] - logp[:, 1], pmass, ~answering)

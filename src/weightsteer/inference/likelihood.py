@@ -1,22 +1,20 @@
-"""Log-probabilities of given answers: what the self-judge reads and what training minimises."""
+"""Log-probabilities of given answers: what training minimises, and what the self-judge and probes read."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.inference.batching import TOKENS, batches, distinct, positions_at_once, right_padded
+from weightsteer.inference.forward import Positions, logits_at
+from weightsteer.inference.prefixes import common_beginning
 from weightsteer.models import render_chat
 from weightsteer.progress import progress
-from weightsteer.steering.claims import claimed
-
-FORWARD_TOKENS = 8192
-# entries of one logit matrix (answer tokens × vocabulary): 512 MiB in fp32
-LOGIT_ENTRIES = 2**27
 
 
 class Answered(NamedTuple):
@@ -28,6 +26,11 @@ class Answered(NamedTuple):
     @property
     def length(self) -> int:
         return len(self.ids)
+
+    @property
+    def key(self) -> tuple[int, ...]:
+        """Equal for equal rows."""
+        return (self.start, *self.ids)
 
 
 def answered(
@@ -44,8 +47,7 @@ def answered(
     template never renders the finished turn, which would strip or double thinking blocks.
 
     Raises:
-        WeightsteerError: the tokens of the prompt are not the beginning of the tokens of the whole, so that
-        no cut
+        WeightsteerError: the tokens of the prompt are not the beginning of the tokens of the whole, so that no cut
             between them is right.
     """
     prompt = render_chat(tokenizer, messages, thinking=thinking)
@@ -59,80 +61,86 @@ def answered(
     return Answered([*whole, end], len(prompt))
 
 
-def log_likelihood(model: PreTrainedModel, batch: Sequence[Answered]) -> tuple[Tensor, Tensor]:
+def answer_batches(model: PreTrainedModel, rows: Sequence[Answered], *, budget: int = TOKENS) -> Iterator[list[int]]:
+    """Indices of the rows of each forward pass, within the limits of tokens and of logits."""
+    return batches(
+        [row.length for row in rows],
+        budget,
+        reads=[row.length - row.start for row in rows],
+        most_reads=positions_at_once(model),
+        ragged=True,
+    )
+
+
+def log_likelihood(
+    model: PreTrainedModel, batch: Sequence[Answered], *, cache: DynamicCache | None = None
+) -> tuple[Tensor, Tensor]:
     """Log-probabilities of all answer tokens of a batch, differentiable.
 
-    Only answer positions get logits. Padding is on the right and unmasked: attention is causal, so what
-    stands behind an answer cannot matter to it.
+    Args:
+        cache: keys and values of what stands before every row; it grows.
 
     Returns:
         (m,) log-probabilities in nats, fp32, for the m answer tokens of all rows; (m,) the row each belongs
         to.
     """
     device = model.device
-    longest = max(row.length for row in batch)
-    ids = torch.zeros(len(batch), longest, dtype=torch.long)
-    rows: list[int] = []
-    places: list[int] = []
-    targets: list[int] = []
-    for number, row in enumerate(batch):
-        ids[number, : row.length] = torch.tensor(row.ids)
-        rows += [number] * (row.length - row.start)
-        # position t predicts token t + 1
-        places += range(row.start - 1, row.length - 1)
-        targets += row.ids[row.start :]
-    row_index = torch.tensor(rows, device=device)
-    with _only_at(model, row_index, torch.tensor(places, device=device)):
-        logits = model(input_ids=ids.to(device), use_cache=False).logits
-    loss = F.cross_entropy(logits[0].float(), torch.tensor(targets, device=device), reduction="none")
-    return -loss, row_index
+    owner = torch.tensor([i for i, row in enumerate(batch) for _ in row.ids[row.start :]], device=device)
+    # position t predicts token t + 1
+    tokens = torch.tensor([at for row in batch for at in range(row.start - 1, row.length - 1)], device=device)
+    targets = torch.tensor([token for row in batch for token in row.ids[row.start :]], device=device)
+    ids = right_padded([row.ids for row in batch], device)
+    cached = {} if cache is None else {"past_key_values": cache, "use_cache": True}
+    logits = logits_at(model, Positions(owner[None], tokens[None]), input_ids=ids, **cached)
+    return -F.cross_entropy(logits[0].float(), targets, reduction="none"), owner
 
 
-@contextmanager
-def _only_at(model: PreTrainedModel, rows: Tensor, places: Tensor) -> Iterator[None]:
-    """Let the output embedding see the (row, place) positions only: (b, t, d) becomes (1, m, d)."""
-
-    def pick(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor]:
-        claim.check()
-        return (args[0][rows, places][None],)
-
-    with claimed(model) as claim:
-        handle = model.get_output_embeddings().register_forward_pre_hook(pick)
-        try:
-            yield
-        finally:
-            handle.remove()
+Active = Callable[[Tensor], AbstractContextManager[Any]]
+"""Puts the weights of group g[b] under row b of a batch, for a tensor of groups (b,)."""
 
 
-def packed(rows: Sequence[Answered], vocabulary: int, *, budget: int = FORWARD_TOKENS) -> Iterator[list[int]]:
-    """Indices of the rows of one forward pass after the other: longest first, so that little is padding."""
-    most_answers = max(1, LOGIT_ENTRIES // vocabulary)
-    order = sorted(range(len(rows)), key=lambda i: (-rows[i].length, i))
-    batch: list[int] = []
-    answers = 0
-    for index in order:
-        answer = rows[index].length - rows[index].start
-        if batch and ((len(batch) + 1) * rows[batch[0]].length > budget or answers + answer > most_answers):
-            yield batch
-            batch, answers = [], 0
-        batch.append(index)
-        answers += answer
-    if batch:
-        yield batch
+def grouped_log_likelihood(
+    model: PreTrainedModel, rows: Sequence[Answered], groups: Tensor, active: Active
+) -> tuple[Tensor, Tensor]:
+    """As `log_likelihood`, with row b under the weights of group ``groups[b]`` (b,).
+
+    Rows of one group run under the same weights (one adapter, one strength), so the keys and values of their common
+    beginning are the same: they are computed once per group and shared, with their gradients. The beginning has the
+    length that is common to the rows of every group (`weightsteer.inference.prefixes` says why a cache does this).
+    """
+    kinds, owner = groups.unique(return_inverse=True)
+    members: list[list[Answered]] = [[] for _ in kinds]
+    for row, group in zip(rows, owner.tolist(), strict=True):
+        members[group].append(row)
+    # the last token in front of an answer is left to the row: it predicts the first one of the answer
+    shared = min(min(common_beginning([row.ids for row in own]), *(row.start - 1 for row in own)) for own in members)
+    if shared < 1 or len(kinds) == len(rows):
+        with active(groups):
+            return log_likelihood(model, rows)
+    cache = DynamicCache(config=model.config)
+    beginnings = torch.tensor([own[0].ids[:shared] for own in members], device=model.device)
+    with active(kinds):
+        model(input_ids=beginnings, past_key_values=cache, use_cache=True, logits_to_keep=1)
+    cache.batch_select_indices(owner.to(model.device))
+    rest = [Answered(row.ids[shared:], row.start - shared) for row in rows]
+    with active(groups):
+        return log_likelihood(model, rest, cache=cache)
 
 
 @torch.inference_mode()
 def answer_logprobs(
     model: PreTrainedModel, rows: Sequence[Answered], *, title: str = "scoring", shown: bool = True
 ) -> list[float]:
-    """log p(answer | prompt) of every row, summed over its tokens, in nats."""
-    total = [0.0] * len(rows)
-    with progress(title, len(rows), shown=shown) as advance:
-        for batch in packed(rows, model.config.get_text_config().vocab_size):
-            values, owner = log_likelihood(model, [rows[i] for i in batch])
+    """log p(answer | prompt) of every row, summed over its tokens, in nats. Equal rows are computed once."""
+    first, kinds = distinct([row.key for row in rows])
+    some = [rows[index] for index in first]
+    total = [0.0] * len(some)
+    with progress(title, len(some), shown=shown) as advance:
+        for batch in answer_batches(model, some):
+            values, owner = log_likelihood(model, [some[i] for i in batch])
             sums = torch.zeros(len(batch), dtype=torch.float64, device=values.device)
             sums.index_add_(0, owner, values.double())
             for index, value in zip(batch, sums.tolist(), strict=True):
                 total[index] = value
             advance(len(batch))
-    return total
+    return [total[kind] for kind in kinds]

@@ -1,11 +1,11 @@
-"""Sampling answers: a batched loop whose result for one prompt does not depend on what else is in the batch.
+"""Sampling and greedy decoding: batched loops whose result for a prompt does not depend on what else is in the batch.
 
-The sampler is spelled out here, without ``generate``, for three reasons: nothing but the settings below
+The loop is spelled out here, without ``generate``, for three reasons: nothing but the settings below
 shapes the distribution (a ``generation_config`` may carry a repetition penalty that nobody asked for), every
 row has random numbers of its own, and the samples of one prompt share its prefill.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.inference.batching import left_padded
 from weightsteer.models import family
 
 POCKET_TOKENS, GENERAL_TOKENS, THINKING_TOKENS = 24, 256, 2048
@@ -118,9 +119,46 @@ def choose(logits: torch.Tensor, u: torch.Tensor, sampling: Sampling) -> torch.T
         probability = probability.gather(-1, order)
     cumulative = probability.cumsum(-1)
     target = u[:, None] * cumulative[:, -1:]
-    # the first place at which the cumulative mass exceeds the target; its own mass is then above 0
-    place = torch.searchsorted(cumulative, target, right=True).clamp(max=cumulative.shape[-1] - 1)
-    return (tokens.gather(-1, place) if tokens is not None else place).squeeze(-1)
+    # the first index at which the cumulative mass exceeds the target; its own mass is then above 0
+    index = torch.searchsorted(cumulative, target, right=True).clamp(max=cumulative.shape[-1] - 1)
+    return (tokens.gather(-1, index) if tokens is not None else index).squeeze(-1)
+
+
+class Decoding:
+    """Rows that are continued token by token: their keys and values, and where each of them stands.
+
+    Prompts are padded on the left. Rows of one length need no mask, and attention without one is faster.
+    """
+
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+        """Read the prompts; ``logits`` (b, vocabulary), fp32, are then those of their next tokens."""
+        self.model = model
+        self.cache = DynamicCache(config=model.config)
+        ids, self.mask = left_padded(prompts, model.device)
+        self.positions = (self.mask.cumsum(-1) - 1).clamp(min=0)
+        self.logits = self._forward(ids)
+
+    def select(self, rows: torch.Tensor) -> None:
+        """Go on with these rows (n,); one may occur several times."""
+        self.cache.batch_select_indices(rows)
+        self.logits, self.mask, self.positions = self.logits[rows], self.mask[rows], self.positions[rows]
+
+    def append(self, tokens: torch.Tensor) -> None:
+        """Put one token (b,) behind each row; ``logits`` are then those of the next ones."""
+        self.mask = torch.cat([self.mask, self.mask.new_ones(len(self.mask), 1)], dim=-1)
+        self.positions = self.positions[:, -1:] + 1
+        self.logits = self._forward(tokens[:, None])
+
+    def _forward(self, ids: torch.Tensor) -> torch.Tensor:
+        logits: torch.Tensor = self.model(
+            input_ids=ids,
+            attention_mask=None if bool(self.mask.all()) else self.mask,
+            position_ids=self.positions,
+            past_key_values=self.cache,
+            use_cache=True,
+            logits_to_keep=1,
+        ).logits
+        return logits[:, -1].float()
 
 
 @torch.inference_mode()
@@ -143,59 +181,68 @@ def sample(
     Returns:
         n lists of token ids; a list that the model ended itself ends with a stop id.
     """
-    device = model.device
-    longest = max(map(len, prompts))
-    ids = torch.full((len(prompts), longest), stops[0], dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for row, prompt in enumerate(prompts):
-        ids[row, longest - len(prompt) :] = torch.tensor(list(prompt))
-        mask[row, longest - len(prompt) :] = 1
-    cache = DynamicCache(config=model.config)
-    positions = (mask.cumsum(-1) - 1).clamp(min=0)
-    logits = _forward(model, ids, mask, positions, cache)
+    u = torch.from_numpy(np.ascontiguousarray(numbers)).to(model.device)
 
-    owner = torch.tensor(list(owners), device=device)
-    cache.batch_select_indices(owner)
-    logits, mask, position = logits[owner], mask.to(device)[owner], positions[:, -1].to(device)[owner]
-    u = torch.from_numpy(np.ascontiguousarray(numbers)).to(device)
+    def draw(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+        return choose(logits, u[rows, step], sampling)
+
+    return _continued(model, prompts, owners, draw, sampling.max_new_tokens, stops, drop_ended=True)
+
+
+@torch.inference_mode()
+def greedy(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    stops: Sequence[int],
+    *,
+    steered: bool = False,
+) -> list[list[int]]:
+    """The likeliest continuation of every prompt, its stop id included; nothing but the logits chooses.
+
+    Args:
+        steered: the model is steered with one strength per row, so all rows stay in the batch until the last has ended.
+    """
+
+    def likeliest(logits: torch.Tensor, rows: torch.Tensor, step: int) -> torch.Tensor:
+        return logits.argmax(-1)
+
+    return _continued(model, prompts, range(len(prompts)), likeliest, max_new_tokens, stops, drop_ended=not steered)
+
+
+def _continued(
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    owners: Sequence[int],
+    next_tokens: Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor],
+    max_new_tokens: int,
+    stops: Sequence[int],
+    *,
+    drop_ended: bool,
+) -> list[list[int]]:
+    """Continue each row with ``next_tokens(logits, rows, step)`` until it ends; rows that share a prompt, its prefill.
+
+    Args:
+        drop_ended: shrink the batch when half of its rows have ended.
+    """
+    device = model.device
+    decoding = Decoding(model, prompts)
+    if list(owners) != list(range(len(prompts))):
+        decoding.select(torch.tensor(list(owners), device=device))
     stop = torch.tensor(list(stops), device=device)
-    drawn = torch.full((len(owners), sampling.max_new_tokens), -1, dtype=torch.long, device=device)
+    drawn = torch.full((len(owners), max_new_tokens), -1, dtype=torch.long, device=device)
     rows = torch.arange(len(owners), device=device)
     ended = torch.zeros(len(owners), dtype=torch.bool, device=device)
-    for step in range(sampling.max_new_tokens):
-        token = choose(logits, u[rows, step], sampling)
+    for step in range(max_new_tokens):
+        token = next_tokens(decoding.logits, rows, step)
         drawn[rows, step] = torch.where(ended, -1, token)
         ended |= torch.isin(token, stop)
         running = int((~ended).sum())
-        if running == 0 or step + 1 == sampling.max_new_tokens:
+        if running == 0 or step + 1 == max_new_tokens:
             break
-        if 2 * running <= len(rows):
+        if drop_ended and 2 * running <= len(rows):
             alive = (~ended).nonzero().squeeze(-1)
-            cache.batch_select_indices(alive)
-            rows, ended, token, mask, position = (t[alive] for t in (rows, ended, token, mask, position))
-        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=-1)
-        position = position + 1
-        logits = _forward(model, token[:, None], mask, position[:, None], cache)
+            decoding.select(alive)
+            rows, ended, token = rows[alive], ended[alive], token[alive]
+        decoding.append(token)
     return [[token for token in row if token >= 0] for row in drawn.tolist()]
-
-
-def _forward(
-    model: PreTrainedModel,
-    ids: torch.Tensor,
-    mask: torch.Tensor,
-    positions: torch.Tensor,
-    cache: DynamicCache,
-) -> torch.Tensor:
-    """Logits (b, vocabulary) of the last position, fp32; the cache grows in place."""
-    device = model.device
-    # rows of equal length need no mask, and attention without one is faster
-    padded = not bool(mask.all())
-    out = model(
-        input_ids=ids.to(device),
-        attention_mask=mask.to(device) if padded else None,
-        position_ids=positions.to(device),
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    )
-    return out.logits[:, -1].float()

@@ -10,13 +10,10 @@ from raw logits over the whole vocabulary in fp32, no generation settings, no de
 same at every strength, so nothing depends on what the steered model would have said.
 
 All strengths of a text are rows of one forward pass, α = 0 among them: the base row is computed like the others, and
-its KL is 0 by construction. The decoder runs once per batch; its last hidden states are then turned into logits a few
-positions at a time, so memory does not grow with texts × strengths × vocabulary.
+its KL is 0 by construction (`weightsteer.inference.distributions`).
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
@@ -26,13 +23,14 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.data.evals.neutral import Text
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.readout import enough_memory, rendered, right_padded, strengths
+from weightsteer.inference.batching import TOKENS, batches, check_length, enough_memory
+from weightsteer.inference.distributions import TeacherForced, along_texts, divergence
+from weightsteer.inference.forward import evaluating
 from weightsteer.measure.rows import WHOSE, check_distinct, identity
+from weightsteer.measure.strengths import is_prompt, rendered, strengths
 from weightsteer.models import model_name
 from weightsteer.progress import progress
-from weightsteer.steering import Intervention, steer
-
-MAX_LOGITS = 2**26  # entries of one logit matrix: 256 MiB in fp32
+from weightsteer.steering import Intervention
 
 SCHEMA = {
     **WHOSE,
@@ -54,7 +52,7 @@ def damage(
     texts: Sequence[Text],
     alphas: Sequence[float],
     *,
-    token_budget: int = 8192,
+    token_budget: int = TOKENS,
     other_base: bool = False,
     shown: bool = True,
 ) -> pl.DataFrame:
@@ -84,43 +82,17 @@ def damage(
     if not names or len(set(names)) < len(names):
         raise WeightsteerError("give at least one text, and every text an item of its own.")
     frames = []
-    was_training = model.training
-    model.eval()
-    try:
-        with (
-            torch.no_grad(),
-            enough_memory(),
-            progress("damage", len(chosen) * len(texts), shown=shown) as advance,
-        ):
-            for intervention, asked in zip(chosen, own, strict=True):
-                rows = [_encode(model, tokenizer, intervention, text, asked) for text in texts]
-                measured: list[dict[str, Any]] = [{} for _ in texts]
-                for batch in _batches(rows, token_budget):
-                    scores = _scores(model, intervention, [rows[number] for number in batch], asked, other_base)
-                    for place, number in enumerate(batch):
-                        measured[number] = {name: values[place].tolist() for name, values in scores.items()}
-                    advance(len(batch))
-                frames.append(_frame(model, intervention, texts, rows, asked, measured))
-    finally:
-        model.train(was_training)
+    with evaluating(model), enough_memory(), progress("damage", len(chosen) * len(texts), shown=shown) as advance:
+        for intervention, alphas in zip(chosen, own, strict=True):
+            rows = [_encode(model, tokenizer, intervention, text, alphas) for text in texts]
+            measured: list[Tensor] = [torch.empty(0)] * len(texts)
+            for batch in batches([row.longest * len(alphas) for row in rows], token_budget):
+                scores = _scores(model, intervention, [rows[index] for index in batch], alphas, other_base)
+                for index, values in zip(batch, scores, strict=True):
+                    measured[index] = values
+                advance(len(batch))
+            frames.append(_frame(model, intervention, texts, rows, alphas, measured))
     return pl.concat(frames)
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One text as the model reads it at each strength: token ids, and where the text begins in them."""
-
-    ids: list[list[int]]
-    starts: list[int]
-
-    @property
-    def longest(self) -> int:
-        return max(map(len, self.ids))
-
-    @property
-    def scored(self) -> int:
-        """Tokens of the text that have something before them: the same number at every strength."""
-        return len(self.ids[0]) - self.starts[0]
 
 
 def _encode(
@@ -128,11 +100,12 @@ def _encode(
     tokenizer: PreTrainedTokenizerBase,
     intervention: Intervention,
     text: Text,
-    asked: Sequence[float],
-) -> _Row:
+    alphas: Sequence[float],
+) -> TeacherForced:
+    """One text as the model reads it; what is scored is the same tokens at every strength."""
     if text.messages:
-        row = _chat(tokenizer, intervention, text, asked)
-    elif hasattr(intervention, "messages"):
+        row = _answering(tokenizer, intervention, text, alphas)
+    elif is_prompt(intervention):
         raise WeightsteerError(
             f"text {text.item!r} answers no prompt, so a prompt intervention cannot act on it: give texts with "
             "`prompt`."
@@ -140,20 +113,18 @@ def _encode(
     else:
         # the first token has nothing before it unless the tokenizer puts a beginning-of-sequence token there
         ids = list(tokenizer(text.text)["input_ids"])
-        row = _Row([ids] * len(asked), [1] * len(asked))
-    if row.scored < 1:
+        row = TeacherForced((ids[:1],), ids[1:])
+    if not row.text:
         raise WeightsteerError(f"text {text.item!r} has no token that could be predicted: give longer texts.")
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if most is not None and row.longest > most:
-        raise WeightsteerError(
-            f"text {text.item!r} has {row.longest} tokens, but {model_name(model)} reads at most {most}: split it."
-        )
+    check_length(model, row.longest, f"text {text.item!r} has {row.longest} tokens", "split it")
     return row
 
 
-def _chat(tokenizer: PreTrainedTokenizerBase, intervention: Intervention, text: Text, asked: Sequence[float]) -> _Row:
-    ids, starts = [], []
-    for alpha in asked if hasattr(intervention, "messages") else asked[:1]:
+def _answering(
+    tokenizer: PreTrainedTokenizerBase, intervention: Intervention, text: Text, alphas: Sequence[float]
+) -> TeacherForced:
+    contexts, texts = [], []
+    for alpha in alphas if is_prompt(intervention) else alphas[:1]:
         prompt = rendered(tokenizer, intervention, text.messages, alpha)
         whole = rendered(tokenizer, intervention, text.messages, alpha, answer_prefix=text.text)
         if whole[: len(prompt)] != prompt:
@@ -161,108 +132,58 @@ def _chat(tokenizer: PreTrainedTokenizerBase, intervention: Intervention, text: 
                 f"text {text.item!r}: the tokenizer joins the end of the prompt with the beginning of the text, so "
                 "its tokens cannot be told apart. Begin the text with a letter, without a space or a line break."
             )
-        ids.append(whole)
-        starts.append(len(prompt))
-    if len({len(whole) - start for whole, start in zip(ids, starts, strict=True)}) > 1:
+        contexts.append(prompt)
+        texts.append(whole[len(prompt) :])
+    if any(own != texts[0] for own in texts):
         raise WeightsteerError(f"text {text.item!r} is split into other tokens behind another prompt.")
-    times = len(asked) // len(ids)
-    return _Row(ids * times, starts * times)
-
-
-def _batches(rows: Sequence[_Row], token_budget: int) -> Iterator[list[int]]:
-    """Texts of like length together, the longest first, all strengths of a text in one batch."""
-    batch: list[int] = []
-    for number in sorted(range(len(rows)), key=lambda number: -rows[number].longest):
-        if batch and (len(batch) + 1) * rows[batch[0]].longest * len(rows[number].ids) > token_budget:
-            yield batch
-            batch = []
-        batch.append(number)
-    if batch:
-        yield batch
+    return TeacherForced(tuple(contexts), texts[0])
 
 
 def _scores(
     model: PreTrainedModel,
     intervention: Intervention,
-    batch: Sequence[_Row],
-    asked: Sequence[float],
+    batch: Sequence[TeacherForced],
+    alphas: Sequence[float],
     other_base: bool,
-) -> dict[str, Tensor]:
-    """Means over the tokens of each text, (n, k) fp64 on the CPU."""
-    n, k, zero = len(batch), len(asked), asked.index(0.0)
-    device = model.device
-    ids = right_padded([row for text in batch for row in text.ids], device)
-    starts = torch.tensor([start for text in batch for start in text.starts], device=device)[:, None]
-    lengths = torch.tensor([text.scored for text in batch], device=device).repeat_interleave(k)[:, None]
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    longest = max(text.scored for text in batch)
-    step = min(longest, max(1, MAX_LOGITS // (n * k * vocabulary)))
-    sums = {name: torch.zeros(n, k, dtype=torch.float64) for name in ("nll", "kl_base_steered", "kl_steered_base")}
-    with steer(model, intervention, list(asked) * n, other_base=other_base):
-        body = model.base_model(input_ids=ids, use_cache=False)
-        hidden = body.last_hidden_state
-        rows = torch.arange(n * k, device=hidden.device)[:, None]
-        for first in range(0, longest, step):
-            # position t predicts token t + 1; beyond the end of a text the first position stands in, and counts 0
-            offsets = torch.arange(first, first + step, device=device)[None]
-            counts = offsets < lengths
-            targets = starts + offsets.where(counts, torch.zeros_like(offsets))
-            with body_gives(model, body, hidden[rows, (targets - 1).to(hidden.device)]):
-                logits = model(input_ids=ids[:, :1].expand(-1, step), use_cache=False).logits
-            logp = logits.float().log_softmax(-1)
-            weight = counts.to(logp.device).view(n, k, step)
-            picked = ids.gather(1, targets).to(logp.device)
-            nll = -logp.gather(-1, picked[..., None])[..., 0].view(n, k, step)
-            sums["nll"] += (nll * weight).double().sum(-1).cpu()
-            logp = logp.view(n, k, step, -1)
-            base = logp[:, zero]
-            for place in range(k):  # one strength at a time: three matrices of the size of the vocabulary are enough
-                steered = logp[:, place]
-                for name, p, q in (("kl_base_steered", base, steered), ("kl_steered_base", steered, base)):
-                    kl = (p.exp() * (p - q)).sum(-1) * weight[:, place]
-                    sums[name][:, place] += kl.double().sum(-1).cpu()
-    tokens = torch.tensor([[text.scored] for text in batch])
-    return {name: total / tokens for name, total in sums.items()}
+) -> Tensor:
+    """Means over the tokens of each text (n, 3, k), fp64 on the CPU: NLL, KL(base ‖ steered), KL(steered ‖ base)."""
+    k, zero = len(alphas), alphas.index(0.0)
+    sums = torch.zeros(len(batch), 3, k, dtype=torch.float64, device=model.get_output_embeddings().weight.device)
 
+    def add(first: int, logp: Tensor) -> None:
+        for row, every, total in zip(batch, logp, sums, strict=True):
+            tokens = row.text[first : first + every.shape[1]]
+            if not tokens:  # a shorter text than the others
+                continue
+            own = every[:, : len(tokens)]
+            total[0] -= own[:, range(len(tokens)), tokens].double().sum(-1)
+            for index in range(k):  # one strength at a time: few matrices of the size of the vocabulary are enough
+                total[1, index] += divergence(own[zero], own[index]).double().sum()
+                total[2, index] += divergence(own[index], own[zero]).double().sum()
 
-@contextmanager
-def body_gives(model: PreTrainedModel, output: Any, hidden: Tensor) -> Iterator[None]:
-    """Let the decoder answer with ``hidden`` (b, c, d) without running, so that the model only computes its head.
-
-    What the architecture does to its logits (soft caps, scales) thus stays in its own hands.
-    """
-    body = model.base_model
-    own = body.__dict__.get("forward")
-    answer = type(output)(**{**output, "last_hidden_state": hidden})
-    body.forward = lambda *args, **kwargs: answer
-    try:
-        yield
-    finally:
-        if own is None:
-            del body.forward
-        else:
-            body.forward = own
+    along_texts(model, intervention, batch, alphas, add, other_base=other_base)
+    return sums.cpu() / torch.tensor([len(row.text) for row in batch])[:, None, None]
 
 
 def _frame(
     model: PreTrainedModel,
     intervention: Intervention,
     texts: Sequence[Text],
-    rows: Sequence[_Row],
-    asked: Sequence[float],
-    measured: Sequence[dict[str, Any]],
+    rows: Sequence[TeacherForced],
+    alphas: Sequence[float],
+    measured: Sequence[Tensor],
 ) -> pl.DataFrame:
-    constant = {"model": model_name(model), "eval": "nll", **identity(intervention)}
+    constant: dict[str, Any] = {"model": model_name(model), "eval": "nll", **identity(intervention)}
     lines = [
         {
             **constant,
             "alpha": alpha,
             "item": text.item,
             "cluster": text.cluster,
-            "tokens": row.scored,
-            **{name: values[place] for name, values in scores.items()},
+            "tokens": len(row.text),
+            **dict(zip(("nll", "kl_base_steered", "kl_steered_base"), scores[:, index].tolist(), strict=True)),
         }
-        for place, alpha in enumerate(asked)
+        for index, alpha in enumerate(alphas)
         for text, row, scores in zip(texts, rows, measured, strict=True)
     ]
     return pl.DataFrame(lines, schema=SCHEMA)

@@ -1,4 +1,4 @@
-"""Means per intervention and strength with paired changes against α = 0: the price side of every effect table.
+"""Means per intervention and strength with paired changes against α = 0: the cost side of every effect table.
 
 For a measured column x with weights w over the items of a strength (documents weigh by their tokens)::
 
@@ -63,7 +63,7 @@ def paired_means(
 def accuracy(rows: pl.DataFrame, *, resamples: int = 2000, seed: int = 0) -> pl.DataFrame:
     """Share of rows on the side of their label (`facts`, `arithmetic`), with intervals and paired changes.
 
-    A log-ratio of exactly 0 is a wrong answer; NaN gives NaN. ``low_pmass`` stands beside it: the share of rows whose
+    A log-ratio of exactly 0 is a wrong answer; NaN gives NaN. ``low_pmass`` goes with it: the share of rows whose
     answer is neither choice, where the side means little.
     """
     right = (pl.col("logratio") * pl.col("label") > 0).cast(pl.Float64)

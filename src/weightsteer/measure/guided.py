@@ -13,28 +13,27 @@ All strengths of a row are rows of one batch with their own α. Prompts are padd
 the right for the scoring, and the result is that of one row at a time up to rounding.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import polars as pl
-import torch
-from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.data.evals.base import Item, check_items
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.choices import choice_table, score_choices
-from weightsteer.inference.readout import enough_memory, last_logits, rendered, strengths
-from weightsteer.inference.sampling import stop_ids
+from weightsteer.inference.answers import choice_table, last_logits, score_choices
+from weightsteer.inference.batching import TOKENS, batches, check_length, enough_memory, positions_at_once
+from weightsteer.inference.forward import evaluating
+from weightsteer.inference.sampling import greedy, stop_ids
 from weightsteer.measure.rows import SCHEMA as SWEEP_SCHEMA
 from weightsteer.measure.rows import identity
+from weightsteer.measure.strengths import rendered, strengths
 from weightsteer.models import model_name
 from weightsteer.progress import progress
 from weightsteer.steering import Intervention, steer
 
 CUT = "\nI should answer now.\n"
-MAX_LOGITS = 2**26  # entries of one logit matrix: 256 MiB in fp32
 
 SCHEMA = {**SWEEP_SCHEMA, "thinking": pl.Int64, "forced_close": pl.Boolean}
 
@@ -74,7 +73,7 @@ def guided(
     *,
     name: str = "guided",
     thinking_tokens: int | None = None,
-    token_budget: int = 8192,
+    token_budget: int = TOKENS,
     other_base: bool = False,
     shown: bool = True,
 ) -> pl.DataFrame:
@@ -113,34 +112,31 @@ def guided(
     tasks = _tasks(model, tokenizer, items, intervention, asked, limits, behind, think)
 
     lines: list[dict[str, Any]] = []
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), enough_memory(), progress(f"guided {name}", len(tasks), shown=shown) as advance:
-            for batch in _batches(tasks, token_budget, model.get_output_embeddings().weight.shape[0]):
-                thoughts = think_ahead(model, tokenizer, batch, intervention, think, other_base)
-                rows = [
-                    [*task.prompt, *thought, *(cut if forced else []), *ends, *closing[task.row]]
-                    for task, (thought, forced) in zip(batch, thoughts, strict=True)
-                ]
-                with steer(model, intervention, [task.alpha for task in batch], other_base=other_base):
-                    logits = last_logits(model, rows)
-                scores = score_choices(logits, choices[[task.row for task in batch]])
-                for place, (task, (thought, forced)) in enumerate(zip(batch, thoughts, strict=True)):
-                    lines.append(
-                        {
-                            "row": task.row,
-                            "alpha": task.alpha,
-                            "logratio": float(scores.logratio[place]),
-                            "pmass": float(scores.pmass[place]),
-                            "low_pmass": bool(scores.low_pmass[place]),
-                            "thinking": len(thought),
-                            "forced_close": forced,
-                        }
-                    )
-                advance(len(batch))
-    finally:
-        model.train(was_training)
+    with evaluating(model), enough_memory(), progress(f"guided {name}", len(tasks), shown=shown) as advance:
+        most = positions_at_once(model)
+        for batch in batches([task.tokens for task in tasks], token_budget, reads=[1] * len(tasks), most_reads=most):
+            some = [tasks[number] for number in batch]
+            thoughts = think_ahead(model, tokenizer, some, intervention, think, other_base)
+            rows = [
+                [*task.prompt, *thought, *(cut if cut_off else []), *ends, *closing[task.row]]
+                for task, (thought, cut_off) in zip(some, thoughts, strict=True)
+            ]
+            with steer(model, intervention, [task.alpha for task in some], other_base=other_base):
+                logits = last_logits(model, rows)
+            scores = score_choices(logits, choices[[task.row for task in some]])
+            for index, (task, (thought, cut_off)) in enumerate(zip(some, thoughts, strict=True)):
+                lines.append(
+                    {
+                        "row": task.row,
+                        "alpha": task.alpha,
+                        "logratio": float(scores.logratio[index]),
+                        "pmass": float(scores.pmass[index]),
+                        "low_pmass": bool(scores.low_pmass[index]),
+                        "thinking": len(thought),
+                        "forced_close": cut_off,
+                    }
+                )
+            advance(len(batch))
     return _frame(model, intervention, name, items, lines)
 
 
@@ -169,37 +165,15 @@ def _tasks(
     behind: Sequence[int],
     think: Think,
 ) -> list[Task]:
-    longest = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     tasks = []
     for number, (item, limit) in enumerate(zip(items, limits, strict=True)):
         for alpha in asked:
             prompt = rendered(tokenizer, intervention, item.messages, alpha, thinking=think.end is not None)
             task = Task(number, alpha, think.opened(prompt), limit, behind[number])
-            if longest is not None and task.tokens > longest:
-                raise WeightsteerError(
-                    f"row {item.item!r} takes {task.tokens} tokens with its thought of {limit}, but "
-                    f"{model_name(model)} reads at most {longest}: shorten the row or its thinking_tokens."
-                )
+            takes = f"row {item.item!r} takes {task.tokens} tokens with its thought of {limit}"
+            check_length(model, task.tokens, takes, "shorten the row or its thinking_tokens")
             tasks.append(task)
     return tasks
-
-
-def _batches(tasks: Sequence[Task], token_budget: int, vocabulary: int) -> Iterator[list[Task]]:
-    """Tasks of like limit and length together; the strengths of a row stay neighbours. The longest come first."""
-    order = sorted(tasks, key=lambda task: (-task.limit, -task.tokens, task.row, task.alpha))
-    batch: list[Task] = []
-    for task in order:
-        full = batch and (
-            (len(batch) + 1) * batch[0].tokens > token_budget
-            or (len(batch) + 1) * vocabulary > MAX_LOGITS
-            or task.limit != batch[0].limit
-        )
-        if full:
-            yield batch
-            batch = []
-        batch.append(task)
-    if batch:
-        yield batch
 
 
 def think_ahead(
@@ -212,34 +186,14 @@ def think_ahead(
 ) -> list[tuple[list[int], bool]]:
     """The greedy thought of every task, without its end, and whether it had to be cut."""
     stops = [*stop_ids(model, tokenizer), *([] if think.end is None else [think.end])]
-    longest = max(len(task.prompt) for task in batch)
-    ids = torch.full((len(batch), longest), stops[0], device=model.device)
-    mask = torch.zeros_like(ids)
-    for row, task in enumerate(batch):
-        ids[row, longest - len(task.prompt) :] = torch.tensor(task.prompt, device=model.device)
-        mask[row, longest - len(task.prompt) :] = 1
-    settings = GenerationConfig(
-        max_new_tokens=batch[0].limit, do_sample=False, eos_token_id=stops, pad_token_id=stops[0]
-    )
-    alphas = [task.alpha for task in batch]
-    with _plain_greedy(model), steer(model, intervention, alphas, other_base=other_base):
-        output = model.generate(input_ids=ids, attention_mask=mask, generation_config=settings)
+    limit = max(task.limit for task in batch)
+    with steer(model, intervention, [task.alpha for task in batch], other_base=other_base):
+        continued = greedy(model, [task.prompt for task in batch], limit, stops, steered=True)
     thoughts = []
-    for row in output[:, longest:].tolist():
-        end = next((place for place, token in enumerate(row) if token in stops), None)
-        thoughts.append((row[:end], end is None))
+    for task, ids in zip(batch, continued, strict=True):
+        ended = len(ids) <= task.limit and ids[-1] in stops
+        thoughts.append((ids[:-1] if ended else ids[: task.limit], not ended))
     return thoughts
-
-
-@contextmanager
-def _plain_greedy(model: PreTrainedModel) -> Iterator[None]:
-    """Without the model's own generation settings: a repetition penalty or a ban of tokens would be steered too."""
-    own = model.generation_config
-    model.generation_config = GenerationConfig()
-    try:
-        yield
-    finally:
-        model.generation_config = own
 
 
 def _frame(

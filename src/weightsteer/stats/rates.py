@@ -10,7 +10,7 @@ def wilson(share: float, n: int) -> tuple[float, float]:
     never too narrow. A bootstrap of a share that is 0 or 1 in the data has no width at all.
 
     >>> low, high = wilson(0.0, 10)
-    >>> low, round(high, 3)
+    >>> round(low, 3), round(high, 3)
     (0.0, 0.278)
     """
     if n == 0 or share != share:

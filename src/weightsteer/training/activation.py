@@ -11,9 +11,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from weightsteer.activation import methods
 from weightsteer.activation.vector import ActivationVector
 from weightsteer.data.pairs import kept
+from weightsteer.data.pairs.encoding import check_columns
 from weightsteer.errors import WeightsteerError, unknown
-from weightsteer.inference.capture import Captured, Place, capture, check_columns
+from weightsteer.inference.capture import ReadAt
 from weightsteer.models import decoder_layers, model_name, weight_hash
+from weightsteer.training.contrasts import Captured, capture_pairs
 from weightsteer.training.layer_choice import choose_layer
 from weightsteer.training.rows import digest
 from weightsteer.vector.provenance import common
@@ -35,7 +37,7 @@ def fit_activation(
     method: str = "diffmean",
     layers: int | Iterable[int] | Literal["choose", "all"] = "choose",
     incremental: bool = False,
-    at: Place = "answer",
+    at: ReadAt = "answer",
     personas: bool = True,
     scale: Scale = "residual",
     validation: float = 0.2,
@@ -77,12 +79,12 @@ def fit_activation(
     check_columns(pairs, personas=personas)
     pairs = kept(pairs)
     train, held = split(pairs, validation, seed) if validates or layers == "choose" else (pairs, None)
-    captured = capture(model, tokenizer, train, wanted, at=at, personas=personas, shown=shown)
+    captured = capture_pairs(model, tokenizer, train, wanted, at=at, personas=personas, shown=shown)
     aside = None
     if validates and held is not None:
-        aside = capture(model, tokenizer, held, wanted, at=at, personas=personas, shown=shown)
+        aside = capture_pairs(model, tokenizer, held, wanted, at=at, personas=personas, shown=shown)
     found = directions(captured, method, aside)
-    told: dict[str, Any] = {
+    record: dict[str, Any] = {
         "adapter": method,
         "behavior": common(pairs["behavior"].unique().to_list()) if "behavior" in pairs.columns else "unnamed",
         "seed": seed,
@@ -103,13 +105,13 @@ def fit_activation(
 
     def vector(of: Mapping[int, Tensor]) -> ActivationVector:
         named = {f"{prefix}.{layer}": direction for layer, direction in of.items()}
-        return ActivationVector(named, {**told, **(metadata or {})})
+        return ActivationVector(named, {**record, **(metadata or {})})
 
     if layers == "choose" and held is not None:
         comparable = scaled(found, captured.norms, "residual")
         candidates = {layer: vector({layer: direction}) for layer, direction in comparable.items()}
         choice = choose_layer(model, tokenizer, candidates, held, alpha=CHOICE_ALPHA, shown=shown)
-        told["fit"]["choice"] = {"alpha": CHOICE_ALPHA, "scores": {str(k): v for k, v in choice.scores.items()}}
+        record["fit"]["choice"] = {"alpha": CHOICE_ALPHA, "scores": {str(k): v for k, v in choice.scores.items()}}
         found = {choice.layer: found[choice.layer]}
     final = scaled(found, captured.norms, scale)
     return vector(increments(final) if incremental else final)

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.inference.capture import encode
+from weightsteer.data.pairs.encoding import encode
 from weightsteer.inference.likelihood import answer_logprobs
 from weightsteer.progress import progress
 from weightsteer.steering import Intervention, steer

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.likelihood import Answered, answer_logprobs, log_likelihood, packed
+from weightsteer.inference.batching import distinct
+from weightsteer.inference.likelihood import Answered, answer_batches, answer_logprobs, log_likelihood
 from weightsteer.progress import progress
 from weightsteer.training.recipes import Recipe
 from weightsteer.training.rows import Rows
@@ -45,8 +46,9 @@ class Distinct(NamedTuple):
 
     @classmethod
     def of(cls, rows: Sequence[Answered]) -> "Distinct":
-        counts = Counter((tuple(row.ids), row.start) for row in rows)
-        return cls([Answered(list(ids), start) for ids, start in counts], list(counts.values()))
+        first, kinds = distinct([row.key for row in rows])
+        counts = Counter(kinds)
+        return cls([rows[index] for index in first], [counts[kind] for kind in range(len(first))])
 
     @property
     def tokens(self) -> int:
@@ -68,8 +70,7 @@ def fit(
     optimizer = torch.optim.AdamW(parameters, lr=recipe.lr, weight_decay=recipe.weight_decay)
     total = recipe.total_steps(len(rows.train))
     batches = batches_of(rows.lengths, recipe.batch, seed)
-    held_out = Distinct.of(rows.validation)
-    losses = [Loss(step=0, train=None, validation=_mean_loss(network, held_out))]
+    losses = [Loss(step=0, train=None, validation=_mean_loss(network, rows.validation))]
     recent: list[float] = []
     best: list[Tensor] | None = None
     best_step, best_loss, stale = total, math.inf, 0
@@ -83,7 +84,7 @@ def fit(
             advance(1)
             if step % recipe.eval_every and step != total:
                 continue
-            found = _mean_loss(network, held_out)
+            found = _mean_loss(network, rows.validation)
             losses.append(Loss(step=step, train=sum(recent) / len(recent), validation=found))
             recent = []
             if found is None:
@@ -125,7 +126,7 @@ def _step(
 ) -> float:
     loss = 0.0
     # as many forward passes as memory asks for: their gradients add up to that of the mean of the batch
-    for part in packed(batch.rows, network.config.get_text_config().vocab_size):
+    for part in answer_batches(network, batch.rows):
         values, owner = log_likelihood(network, [batch.rows[i] for i in part])
         counts = torch.tensor([batch.counts[i] for i in part], dtype=values.dtype, device=values.device)
         piece = -(values * counts[owner]).sum() / batch.tokens
@@ -147,12 +148,11 @@ def _diverged(step: int, what: str, value: float, recipe: Recipe) -> Weightsteer
     )
 
 
-def _mean_loss(network: PreTrainedModel, rows: Distinct) -> float | None:
+def _mean_loss(network: PreTrainedModel, rows: Sequence[Answered]) -> float | None:
     """Mean negative log-likelihood per answer token, in nats; None without rows."""
-    if not rows.rows:
+    if not rows:
         return None
-    found = answer_logprobs(network, rows.rows, shown=False)
-    return -sum(value * count for value, count in zip(found, rows.counts, strict=True)) / rows.tokens
+    return -sum(answer_logprobs(network, rows, shown=False)) / sum(row.length - row.start for row in rows)
 
 
 def batches_of(lengths: Sequence[int], size: int, seed: int) -> Iterator[list[int]]:

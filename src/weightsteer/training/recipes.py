@@ -78,11 +78,11 @@ class Recipe(BaseModel):
         try:
             return cls(name=name, **{**PRESETS[name], **adapters.get(adapter).recipe.get(name, {}), **changes})
         except ValidationError as error:
-            told = [
+            problems = [
                 f"{'.'.join(map(str, detail['loc'])) or 'recipe'}: {detail['msg'].removeprefix('Value error, ')}"
                 for detail in error.errors(include_url=False)
             ]
-            raise WeightsteerError(f"the recipe {name!r} cannot take these settings: {'; '.join(told)}.") from error
+            raise WeightsteerError(f"the recipe {name!r} cannot take these settings: {'; '.join(problems)}.") from error
 
     def total_steps(self, rows: int) -> int:
         """Optimiser steps for this many training rows."""

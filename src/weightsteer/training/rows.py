@@ -10,9 +10,9 @@ import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.data.pairs import kept
+from weightsteer.data.pairs.encoding import encoder
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.likelihood import Answered, answered
-from weightsteer.inference.sampling import turn_end
+from weightsteer.inference.likelihood import Answered
 from weightsteer.training.recipes import Recipe
 
 Side = Literal["positive", "negative"]
@@ -46,17 +46,12 @@ def rows_of(
         WeightsteerError: columns or texts are missing, no pair is left, or there are too few for a split.
     """
     pairs = _checked(kept(pairs))
-    end = turn_end(model, tokenizer)
+    encoded = encoder(model, tokenizer)
     thinking = pairs["thinking"].to_list() if "thinking" in pairs.columns else [False] * len(pairs)
-    known: dict[tuple[str, str, bool], Answered] = {}  # small models repeat themselves, and rendering takes time
-    sides: dict[str, list[Answered]] = {"positive": [], "negative": []}
-    for name, column in COLUMNS.items():
-        for key in zip(pairs["prompt"], pairs[column], thinking, strict=True):
-            if key not in known:
-                prompt, answer, thinks = key
-                chat = [{"role": "user", "content": prompt}]
-                known[key] = answered(tokenizer, chat, answer, end, thinking=thinks)
-            sides[name].append(known[key])
+    sides = {
+        name: [encoded("", *key) for key in zip(pairs["prompt"], pairs[column], thinking, strict=True)]
+        for name, column in COLUMNS.items()
+    }
     lengths = [max(row.length for row in both) for both in zip(*sides.values(), strict=True)]
     fitting = [index for index, length in enumerate(lengths) if length <= recipe.max_length]
     if not fitting:

@@ -23,8 +23,7 @@ from transformers import PreTrainedModel
 
 from weightsteer import adapters
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.likelihood import Answered, packed
-from weightsteer.inference.prefix import shared_log_likelihood
+from weightsteer.inference.likelihood import Answered, answer_batches, grouped_log_likelihood
 from weightsteer.progress import progress
 from weightsteer.steering.claims import Claim, claimed
 from weightsteer.training.loop import Distinct, batches_of, schedule
@@ -95,8 +94,8 @@ def train_together(
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
             advance(1)
-    for place, learner in enumerate(learners):
-        trained = {name: tuple(tensor[place].detach() for tensor in pair) for name, pair in stacked.items()}
+    for index, learner in enumerate(learners):
+        trained = {name: tuple(tensor[index].detach() for tensor in pair) for name, pair in stacked.items()}
         _save(model, recipe, learner, trained)
     return losses
 
@@ -109,11 +108,11 @@ def _backward(
     The forward passes are as many as memory asks for, filled with rows of all learners, longest first.
     """
     rows = [row for batch in batches for row in batch.rows]
-    learner = torch.tensor([place for place, batch in enumerate(batches) for _ in batch.rows])
+    learner = torch.tensor([index for index, batch in enumerate(batches) for _ in batch.rows])
     share = torch.tensor([count / batch.tokens for batch in batches for count in batch.counts])
     losses = torch.zeros(len(batches), dtype=torch.float64)
-    for part in packed(rows, model.config.get_text_config().vocab_size):
-        values, owner = shared_log_likelihood(
+    for part in answer_batches(model, rows):
+        values, owner = grouped_log_likelihood(
             model, [rows[i] for i in part], learner[part], partial(each_with_its_own, model, stacked, scale)
         )
         weighted = -values * share[part].to(values)[owner]

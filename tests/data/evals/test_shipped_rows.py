@@ -9,7 +9,7 @@ from tiny import tiny
 
 from weightsteer.data.evals import label_balance, load, names, registry
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.choices import choice_table
+from weightsteer.inference.answers import choice_table
 from weightsteer.models import load_model, render_chat
 
 NEED_A_FILE = {"persona", *(name for name in names() if name.startswith("dilemmas"))}

@@ -10,7 +10,7 @@ from tiny import tiny
 
 from weightsteer.data.pairs import REASONS, SelfJudge, curate, kept, leaks
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.likelihood import Answered, answer_logprobs, answered, log_likelihood, packed
+from weightsteer.inference.likelihood import answer_logprobs, answered, log_likelihood
 from weightsteer.inference.sampling import turn_end
 from weightsteer.models import render_chat
 
@@ -254,12 +254,3 @@ class TestLikelihood:
         tokenizer.chat_template = "{{ messages[0]['content'] }} {% if add_generation_prompt %}My answer: Ye{% endif %}"
         with pytest.raises(WeightsteerError, match="cannot be cut"):
             answered(tokenizer, [{"role": "user", "content": "Do you agree?"}], "s", 3)
-
-    def test_packing_covers_every_row_once_within_budget(self) -> None:
-        """A row lost or doubled in packing would bias the loss; too large a batch would exhaust the memory."""
-        rows = [Answered(list(range(n)), max(1, n - 5)) for n in (3, 50, 7, 7, 30, 90, 12, 200)]
-        batches = list(packed(rows, 1000, budget=100))
-        assert sorted(index for batch in batches for index in batch) == list(range(len(rows)))
-        for batch in batches:
-            longest = max(rows[index].length for index in batch)
-            assert len(batch) == 1 or len(batch) * longest <= 100

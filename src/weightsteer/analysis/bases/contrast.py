@@ -16,7 +16,7 @@ from weightsteer.analysis.bases.leading import principal
 from weightsteer.analysis.bases.materials import Materials
 from weightsteer.analysis.basis import Side
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.states import Place
+from weightsteer.inference.capture import HookPoint
 
 
 @register(
@@ -31,8 +31,8 @@ def cumulative(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]
     if side == "output":
         return stream.at_modules(_by_depth(materials, rank, answers=True, personas=materials.personas), side)
     # the readers behind one norm have one input
-    places = {site.name: Place(site.norm, "output") for site in stream.readers}
-    places |= {site.name: Place(site.name, "input") for site in stream.writers}
+    places = {site.name: HookPoint(site.norm, "output") for site in stream.readers}
+    places |= {site.name: HookPoint(site.name, "input") for site in stream.writers}
     return _at(materials, places, rank)
 
 
@@ -43,7 +43,7 @@ def cumulative(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]
     origin="principal differences of what each writer itself puts out",
 )
 def block_local(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
-    return _at(materials, {site.name: Place(site.name, "output") for site in materials.stream.writers}, rank)
+    return _at(materials, {site.name: HookPoint(site.name, "output") for site in materials.stream.writers}, rank)
 
 
 @register(
@@ -86,7 +86,7 @@ def _by_depth(materials: Materials, rank: int, *, answers: bool, personas: bool)
     return principal(rows, rank, "the differences of the pairs in the stream")
 
 
-def _at(materials: Materials, places: dict[str, Place], rank: int) -> dict[str, Tensor]:
+def _at(materials: Materials, places: dict[str, HookPoint], rank: int) -> dict[str, Tensor]:
     """Principal differences at the place of each module; one computation for modules at the same place."""
     states = materials.states(list(places.values()), answers=True, personas=materials.personas)
     rows = {place: sides.differences for place, sides in states.items()}

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from weightsteer.analysis.bases.stream import Stream, matrix, table_gram
 from weightsteer.data.evals.base import Item
 from weightsteer.data.pairs import kept
+from weightsteer.data.pairs.encoding import encode
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.capture import encode
-from weightsteer.inference.states import Place, read
+from weightsteer.inference.capture import HookPoint, ReadAt, capture
 from weightsteer.models import check_base, model_name, weight_hash
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Materials:
     vectors: Sequence["WeightVector"] = ()
     items: Sequence[Item] = ()
     seed: int = 0
-    _states: dict[tuple[bool, bool], dict[Place, Sides]] = field(default_factory=dict, repr=False)
+    _states: dict[tuple[bool, bool], dict[HookPoint, Sides]] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.pairs is not None and self.items:
@@ -122,8 +122,8 @@ class Materials:
             total += weight @ weight.T / weight.square().sum()
         return total
 
-    def states(self, places: Sequence[Place], *, answers: bool, personas: bool) -> dict[Place, Sides]:
-        """Both sides of the probe pairs at some places; see `weightsteer.inference.states`.
+    def states(self, places: Sequence[HookPoint], *, answers: bool, personas: bool) -> dict[HookPoint, Sides]:
+        """Both sides of the probe pairs at some hook points; see `weightsteer.inference.capture`.
 
         Args:
             answers: at the tokens of the answer; otherwise at the last token of the prompt.
@@ -134,16 +134,17 @@ class Materials:
         known = self._states.setdefault((answers, personas), {})
         if missing := [place for place in dict.fromkeys(places) if place not in known]:
             rows = encode(self.base_model, self.tokenizer, self._probes, personas=personas)
-            found = read(self.base_model, [*rows.positive, *rows.negative], missing, answers=answers)
+            at: ReadAt = "answer" if answers else "prompt"
+            found = capture(self.base_model, [*rows.positive, *rows.negative], missing, at=at, shown=False)
             n = len(rows.positive)
-            known |= {place: Sides(states[:n].double(), states[n:].double()) for place, states in found.items()}
+            known |= {place: Sides(own.values[:n].double(), own.values[n:].double()) for place, own in found.items()}
         return {place: known[place] for place in places}
 
     @property
-    def stream_places(self) -> list[Place]:
+    def stream_places(self) -> list[HookPoint]:
         """Where the stream is read: before the first block, and behind each. Entry l is depth l."""
         blocks = self.stream.blocks
-        return [Place(blocks[0], "input"), *(Place(block, "output") for block in blocks)]
+        return [HookPoint(blocks[0], "input"), *(HookPoint(block, "output") for block in blocks)]
 
     @property
     def personas(self) -> bool:

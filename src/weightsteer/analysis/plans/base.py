@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 from weightsteer.analysis.basis import Basis, Side
 from weightsteer.analysis.plans.paths import Path
 from weightsteer.controls import DRAWS, control
-from weightsteer.controls.seeds import draw_seed
 from weightsteer.errors import unknown
 from weightsteer.registry import PLANS, Registry
+from weightsteer.stats.draws import draw_seed
 from weightsteer.vector import WeightVector
 
 How = Literal["whole", "keep", "drop"]

@@ -157,13 +157,13 @@ def leaks(answer: str, persona: str) -> bool:
     """
     if _ANNOUNCED.search(answer):
         return True
-    told = [word.lower() for word in _WORD.findall(persona)]
-    telling = {word for word in told if len(word) > 3}
+    words = [word.lower() for word in _WORD.findall(persona)]
+    telling = {word for word in words if len(word) > 3}
     for match in _AS_A.finditer(answer):
         if telling & {word.lower() for word in _WORD.findall(match[1])}:
             return True
     said = [word.lower() for word in _WORD.findall(answer)]
-    runs = {tuple(told[i : i + COPIED_WORDS]) for i in range(len(told) - COPIED_WORDS + 1)}
+    runs = {tuple(words[i : i + COPIED_WORDS]) for i in range(len(words) - COPIED_WORDS + 1)}
     return any(tuple(said[i : i + COPIED_WORDS]) in runs for i in range(len(said) - COPIED_WORDS + 1))
 
 

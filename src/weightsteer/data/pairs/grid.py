@@ -6,7 +6,7 @@ The shape (20 × 5 × 10) is the published one: Chen et al., arXiv 2507.21509; F
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.data.behaviors import Behavior
 from weightsteer.errors import WeightsteerError
+from weightsteer.inference.batching import TOKENS, batches, context_length
 from weightsteer.inference.sampling import Sampling, default_sampling, sample, stop_ids, uniforms
 from weightsteer.models import model_name, render_chat, weight_hash
 from weightsteer.progress import progress
@@ -33,16 +34,9 @@ class _Prompt:
 
 
 # (topic, persona, sample)
-_Place = tuple[int, int, int]
-# Rows sampled together: prompts and, for each, a block of its samples.
-_Chunk = list[tuple[_Prompt, range]]
-
-
-def _rows(chunk: _Chunk) -> Iterator[tuple[int, _Prompt, int]]:
-    """(index of the prompt in the chunk, prompt, sample) for every row of a chunk, in order."""
-    for index, (prompt, block) in enumerate(chunk):
-        for number in block:
-            yield index, prompt, number
+_Cell = tuple[int, int, int]
+# Rows sampled together: each a prompt and the number of its sample. Those of one prompt are neighbours.
+_Chunk = list[tuple[_Prompt, int]]
 
 
 def messages(system: str, question: str) -> list[dict[str, str]]:
@@ -63,7 +57,7 @@ def generate(
     max_new_tokens: int | None = None,
     seed: int = 0,
     thinking: bool = False,
-    token_budget: int = 16_384,
+    token_budget: int = 2 * TOKENS,
     workdir: Path | None = None,
     shown: bool = True,
 ) -> pl.DataFrame:
@@ -78,7 +72,8 @@ def generate(
         samples: answers per (topic, persona) and branch.
         temperature, top_p, top_k, max_new_tokens: see :class:`Sampling`; None: :func:`default_sampling`.
         thinking: let a thinking model think; its answer then contains the closed thinking block.
-        token_budget: rows × (prompt + answer) tokens of one batch: a matter of memory.
+        token_budget: rows × (prompt + answer) tokens of one batch: a matter of memory, of which keys and values take
+            less than a pass over as many tokens.
 
     Returns:
         One line per (topic, persona, sample), in this order: prompt, response_pos, response_neg,
@@ -116,22 +111,23 @@ def generate(
         workdir.mkdir(parents=True, exist_ok=True)
         plan = _plan(model, chunks, sampling, stops, seed)
 
-    answers: dict[_Place, dict[str, list[int]]] = {}
+    answers: dict[_Cell, dict[str, list[int]]] = {}
     with progress(f"pairs: {behavior.name}", 2 * topics * personas * samples, shown=shown) as advance:
         for number, chunk in enumerate(chunks):
             # the name carries the plan: what another model, seed or grid left behind is never read
-            kept = workdir / f"chunk-{plan}-{number:05d}.json" if workdir is not None else None
-            drawn = _read(kept) if kept is not None else None
+            stored = workdir / f"chunk-{plan}-{number:05d}.json" if workdir is not None else None
+            drawn = _read(stored) if stored is not None else None
             if drawn is None:
                 drawn = _draw(model, chunk, sampling, stops, seed)
-                if kept is not None:
-                    _write(kept, drawn)
-            for (_, prompt, index), ids in zip(_rows(chunk), drawn, strict=True):
+                if stored is not None:
+                    _write(stored, drawn)
+            for (prompt, index), ids in zip(chunk, drawn, strict=True):
                 answers.setdefault((prompt.topic, prompt.persona, index), {})[prompt.side] = ids
             advance(len(drawn))
 
-    told = {"thinking": thinking, "generator": model_name(model), "seed": seed}
-    return _frame(tokenizer, behavior, answers, stops).with_columns(**{k: pl.lit(v) for k, v in told.items()})
+    return _frame(tokenizer, behavior, answers, stops).with_columns(
+        thinking=pl.lit(thinking), generator=pl.lit(model_name(model)), seed=pl.lit(seed)
+    )
 
 
 def _size(name: str, asked: int | None, available: int | None) -> int:
@@ -149,7 +145,7 @@ def _size(name: str, asked: int | None, available: int | None) -> int:
 
 
 def _fits(model: PreTrainedModel, prompts: Sequence[_Prompt], sampling: Sampling) -> None:
-    context = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    context = context_length(model)
     longest = max(len(prompt.ids) for prompt in prompts)
     if context is not None and longest + sampling.max_new_tokens > context:
         raise WeightsteerError(
@@ -162,34 +158,23 @@ def _fits(model: PreTrainedModel, prompts: Sequence[_Prompt], sampling: Sampling
 def _chunks(prompts: Sequence[_Prompt], samples: int, sampling: Sampling, token_budget: int) -> list[_Chunk]:
     """Pack the full grid, longest prompts first. A function of the grid alone: so is a resumed run's."""
     ordered = sorted(prompts, key=lambda p: (-len(p.ids), p.topic, p.persona, p.side))
-    chunks: list[_Chunk] = []
-    room = 0
-    for prompt in ordered:
-        start = 0
-        while start < samples:
-            if room == 0:
-                # the first prompt of a chunk is its longest: all its rows are padded to that length
-                chunks.append([])
-                room = max(1, token_budget // (len(prompt.ids) + sampling.max_new_tokens))
-            block = range(start, min(samples, start + room))
-            chunks[-1].append((prompt, block))
-            room -= len(block)
-            start = block.stop
-    return chunks
+    rows = [(prompt, number) for prompt in ordered for number in range(samples)]
+    plan = batches([len(prompt.ids) + sampling.max_new_tokens for prompt, _ in rows], token_budget)
+    return [[rows[index] for index in batch] for batch in plan]
 
 
 def _draw(model: PreTrainedModel, chunk: _Chunk, sampling: Sampling, stops: list[int], seed: int) -> list[list[int]]:
-    owners, numbers = [], []
-    for owner, prompt, index in _rows(chunk):
-        owners.append(owner)
-        numbers.append(uniforms((seed, prompt.topic, prompt.persona, index), sampling.max_new_tokens))
-    return sample(model, [prompt.ids for prompt, _ in chunk], owners, np.stack(numbers), sampling, stops)
+    prompts = list(dict.fromkeys(prompt for prompt, _ in chunk))
+    owner = {prompt: index for index, prompt in enumerate(prompts)}
+    owners = [owner[prompt] for prompt, _ in chunk]
+    numbers = [uniforms((seed, p.topic, p.persona, index), sampling.max_new_tokens) for p, index in chunk]
+    return sample(model, [prompt.ids for prompt in prompts], owners, np.stack(numbers), sampling, stops)
 
 
 def _frame(
     tokenizer: PreTrainedTokenizerBase,
     behavior: Behavior,
-    answers: Mapping[_Place, Mapping[str, list[int]]],
+    answers: Mapping[_Cell, Mapping[str, list[int]]],
     stops: Sequence[int],
 ) -> pl.DataFrame:
     prompt_set = behavior.digest
@@ -226,7 +211,7 @@ def _text(tokenizer: PreTrainedTokenizerBase, ids: list[int]) -> str:
 
 def _plan(model: PreTrainedModel, chunks: Sequence[_Chunk], sampling: Sampling, stops: list[int], seed: int) -> str:
     """A name for everything the drawn ids depend on."""
-    grid = [[[p.side, p.topic, p.persona, p.ids, b.start, b.stop] for p, b in chunk] for chunk in chunks]
+    grid = [[[p.side, p.topic, p.persona, p.ids, index] for p, index in chunk] for chunk in chunks]
     content = json.dumps([weight_hash(model), str(model.dtype), asdict(sampling), stops, seed, grid])
     return hashlib.blake2b(content.encode(), digest_size=8).hexdigest()
 

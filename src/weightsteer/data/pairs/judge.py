@@ -2,12 +2,12 @@
 
 from typing import Protocol
 
+import numpy as np
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.data.pairs.grid import messages
-from weightsteer.inference.likelihood import Answered, answer_logprobs, answered
-from weightsteer.inference.sampling import turn_end
+from weightsteer.data.pairs.encoding import encoder
+from weightsteer.inference.likelihood import answer_logprobs
 
 
 class Judge(Protocol):
@@ -49,28 +49,13 @@ class SelfJudge:
         self.shown = shown
 
     def __call__(self, pairs: pl.DataFrame) -> pl.DataFrame:
-        end = turn_end(self.model, self.tokenizer)
-        # a small model repeats itself: each distinct (persona, question, answer) is scored once
-        wanted: dict[tuple[str, str, str, bool], int] = {}
-        rows: list[Answered] = []
-        places: list[list[int]] = []
-        for pair in pairs.iter_rows(named=True):
-            own: list[int] = []
-            for side, other in (("pos", "neg"), ("neg", "pos")):
-                for persona in (side, other):
-                    system = pair[f"sys_prompt_{persona}"]
-                    key = (system, pair["prompt"], pair[f"response_{side}"], pair["thinking"])
-                    if key not in wanted:
-                        wanted[key] = len(rows)
-                        chat = messages(system, pair["prompt"])
-                        rows.append(answered(self.tokenizer, chat, key[2], end, thinking=key[3]))
-                    own.append(wanted[key])
-            places.append(own)
-        scores = answer_logprobs(self.model, rows, title="pairs: judging", shown=self.shown)
-        return pl.DataFrame(
-            {
-                "judge_pos": [scores[p[0]] - scores[p[1]] - self.margin for p in places],
-                "judge_neg": [scores[p[2]] - scores[p[3]] - self.margin for p in places],
-            },
-            schema={"judge_pos": pl.Float64, "judge_neg": pl.Float64},
-        )
+        encoded = encoder(self.model, self.tokenizer)
+        rows = [
+            encoded(pair[f"sys_prompt_{persona}"], pair["prompt"], pair[f"response_{side}"], pair["thinking"])
+            for pair in pairs.iter_rows(named=True)
+            for side, other in (("pos", "neg"), ("neg", "pos"))
+            for persona in (side, other)
+        ]
+        scores = np.array(answer_logprobs(self.model, rows, title="pairs: judging", shown=self.shown)).reshape(-1, 2, 2)
+        judged = scores[..., 0] - scores[..., 1] - self.margin
+        return pl.DataFrame({"judge_pos": judged[:, 0], "judge_neg": judged[:, 1]})

@@ -47,5 +47,5 @@ def shuffled(pairs: pl.DataFrame, seed: int) -> pl.DataFrame:
         half = (before + len(group)) // 2 - before // 2
         chosen.update(rng.sample(group, half))
         before += len(group)
-    told = pl.Series([index in chosen for index in range(len(pairs))], dtype=pl.Boolean)
-    return exchanged(pairs, chosen).with_columns(exchanged=told)
+    flags = pl.Series([index in chosen for index in range(len(pairs))], dtype=pl.Boolean)
+    return exchanged(pairs, chosen).with_columns(exchanged=flags)

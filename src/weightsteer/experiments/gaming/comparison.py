@@ -81,15 +81,13 @@ def interventions(
     alone = pairs.unique("prompt", maintain_order=True)
     options: dict[str, Any] = {"seed": seed, "shown": False}
     own, suggested = _contrast(protocol, cell, some), _contrast(protocol, told, alone)
+    answers = fit_activation(model, tokenizer, own, at="answer", **options)
+    promised = fit_activation(model, tokenizer, suggested, at="prompt", **options)
     personas = protocol.behavior
     return {
         "weight": line,
-        "activation-answers": _named(
-            fit_activation(model, tokenizer, own, at="answer", **options), "activation-answers"
-        ),
-        "activation-told": _named(
-            fit_activation(model, tokenizer, suggested, at="prompt", **options), "activation-told"
-        ),
+        "activation-answers": _named(answers, "activation-answers"),
+        "activation-told": _named(promised, "activation-told"),
         "prompt": PromptIntervention(
             personas.name, "persona", 0, personas.negative.personas[0], personas.positive.personas[0]
         ),

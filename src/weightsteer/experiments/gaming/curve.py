@@ -18,8 +18,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.gaming.protocol import Asked, conversation
-from weightsteer.inference.likelihood import Answered, packed
-from weightsteer.inference.prefix import shared_log_likelihood
+from weightsteer.inference.batching import TOKENS
+from weightsteer.inference.likelihood import Answered, answer_batches, grouped_log_likelihood
 from weightsteer.models import render_chat
 from weightsteer.steering import Intervention, steer
 
@@ -35,7 +35,7 @@ SCHEMA = {
 }
 
 
-TOKENS = 16_384  # of one pass, before the beginnings are shared
+BUDGET = 2 * TOKENS  # counted before the beginnings are shared, which leaves about half
 
 
 class Place(NamedTuple):
@@ -106,9 +106,9 @@ def _scored(model: PreTrainedModel, rows: Sequence[Answered], points: int, stren
     # row-major: what a pass holds is the same few questions at all points
     every = [row for row in rows for _ in range(points)]
     found = torch.zeros(len(every), dtype=torch.float64)
-    for part in packed(every, model.config.get_text_config().vocab_size, budget=TOKENS):
+    for part in answer_batches(model, every, budget=BUDGET):
         point = torch.tensor(part) % points
-        values, owner = shared_log_likelihood(model, [every[i] for i in part], point, at)
+        values, owner = grouped_log_likelihood(model, [every[i] for i in part], point, at)
         found.index_add_(0, torch.tensor(part)[owner.cpu()], values.double().cpu())
     return found.view(len(rows), points).T.tolist()
 

@@ -64,7 +64,7 @@ class Items(Stage):
 
     def build(self, work: Path, runner: Runner) -> None:
         from weightsteer.data.evals import load, sign
-        from weightsteer.inference.choices import choice_table
+        from weightsteer.inference.answers import choice_table
 
         model, tokenizer = runner.model(self.model)
         path = self.file.path if self.file else None

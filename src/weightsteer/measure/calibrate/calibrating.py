@@ -8,9 +8,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.data.evals.base import Item
 from weightsteer.data.evals.neutral import Text
-from weightsteer.inference.readout import enough_memory
+from weightsteer.inference.batching import TOKENS, enough_memory
+from weightsteer.inference.forward import evaluating
 from weightsteer.measure.calibrate.definition import BudgetKind, Definition, Direction, Source, Statistic, digest
-from weightsteer.measure.calibrate.divergence import evaluating
 from weightsteer.measure.calibrate.meters import Meter, meter_of
 from weightsteer.measure.calibrate.prompts import Asked, chosen_prompts
 from weightsteer.measure.calibrate.search import GRID, ROUNDS, Search
@@ -71,7 +71,7 @@ def calibrate(
     signs: Sequence[int] = (-1, 1),
     alpha_max: float = 64.0,
     tolerance: float = 0.05,
-    token_budget: int = 8192,
+    token_budget: int = TOKENS,
     resamples: int = 1000,
     other_base: bool = False,
     shown: bool = True,
@@ -207,7 +207,7 @@ def _solved(
             read.update(measured)
         for sign, own in wanted.items():
             if own:
-                searches[sign].told({alpha: value(measured[sign * alpha], statistic) for alpha in own})
+                searches[sign].record({alpha: value(measured[sign * alpha], statistic) for alpha in own})
                 evaluations[sign] += len(some) * len(own)
         advance(1)
     outcome = {}

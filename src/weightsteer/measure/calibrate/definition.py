@@ -55,10 +55,10 @@ class Definition:
     def id(self) -> str:
         """What a reader wants to know, and the hash of everything."""
         unit = UNITS[self.kind].split()[0].removesuffix("s")
-        told = [self.kind, self.statistic, "fixed" if self.budget is None else f"{self.budget:g}-{unit}"]
+        words = [self.kind, self.statistic, "fixed" if self.budget is None else f"{self.budget:g}-{unit}"]
         if self.kind == "kl":
-            told += [f"{self.direction}", f"{self.text}-text", f"{self.tokens}-tokens"]
-        return " ".join([*told, self.hash])
+            words += [f"{self.direction}", f"{self.text}-text", f"{self.tokens}-tokens"]
+        return " ".join([*words, self.hash])
 
 
 def digest(prompts: Sequence[Asked]) -> str:

@@ -13,27 +13,20 @@ from weightsteer.data.evals.base import Item
 from weightsteer.data.evals.capability import P_RIGHT
 from weightsteer.data.evals.neutral import Text
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.readout import rendered
-from weightsteer.inference.sampling import Sampling, sample, stop_ids
+from weightsteer.inference.batching import batches, check_length
+from weightsteer.inference.distributions import Start, TeacherForced, along_continuations, along_texts, divergence
+from weightsteer.inference.sampling import greedy, stop_ids
 from weightsteer.measure import sweep
 from weightsteer.measure.calibrate.definition import BudgetKind, Direction, Source
-from weightsteer.measure.calibrate.divergence import (
-    Forced,
-    Walk,
-    along_texts,
-    along_walks,
-    divergence,
-    read_texts,
-    read_walks,
-)
+from weightsteer.measure.calibrate.divergence import kl_along_continuations, kl_along_texts
 from weightsteer.measure.damage import damage
-from weightsteer.models import model_name, render_chat
+from weightsteer.measure.strengths import is_prompt, rendered
+from weightsteer.models import render_chat
 from weightsteer.stats.bootstrap import Array
 from weightsteer.steering import Intervention
 
 NOISE_PROMPTS = 4
 GLANCE = 8  # tokens of a continuation
-_GREEDY = 0.0
 _Asked = TypeVar("_Asked", contravariant=True)
 
 
@@ -100,21 +93,18 @@ class BaseText:
             text.item: context(self.model, self.tokenizer, None, text, 0.0, self.length)
             for text in (*prompts, *self.ahead)
         }
-        left = sorted((item for item in contexts if item not in self.texts), key=lambda item: len(contexts[item]))
-        greedy = Sampling(temperature=_GREEDY, top_p=1.0, top_k=0, max_new_tokens=self.length)
+        left = [item for item in contexts if item not in self.texts]
         stops = stop_ids(self.model, self.tokenizer)
-        while left:
-            room = self.token_budget // (len(contexts[left[-1]]) + self.length)
-            some, left = left[-max(1, room) :], left[: -max(1, room)]
-            numbers = np.zeros((len(some), self.length))
-            written = sample(self.model, [contexts[item] for item in some], range(len(some)), numbers, greedy, stops)
+        for batch in batches([len(contexts[item]) + self.length for item in left], self.token_budget):
+            some = [left[index] for index in batch]
+            written = greedy(self.model, [contexts[item] for item in some], self.length, stops)
             self.texts.update(zip(some, written, strict=True))
 
-    def rows(self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]) -> list[Forced]:
+    def rows(self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]) -> list[TeacherForced]:
         self.write(prompts)
-        asked = [0.0, *alphas] if hasattr(intervention, "messages") else [0.0]
+        asked = [0.0, *alphas] if is_prompt(intervention) else [0.0]
         return [
-            Forced(
+            TeacherForced(
                 tuple(context(self.model, self.tokenizer, intervention, text, alpha, self.length) for alpha in asked),
                 self.texts[text.item],
             )
@@ -133,9 +123,9 @@ class BaseText:
         return self._along(intervention, [replace(row, text=row.text[:GLANCE]) for row in rows], alphas)
 
     def _along(
-        self, intervention: Intervention, rows: Sequence[Forced], alphas: Sequence[float]
+        self, intervention: Intervention, rows: Sequence[TeacherForced], alphas: Sequence[float]
     ) -> dict[float, list[Array]]:
-        return along_texts(
+        return kl_along_texts(
             self.model,
             intervention,
             rows,
@@ -148,7 +138,7 @@ class BaseText:
     def noise(self, intervention: Intervention, prompts: Sequence[Text], alpha: float) -> list[Array]:
         rows = self.rows(intervention, prompts[:NOISE_PROMPTS], [alpha])
         seen: list[Tensor] = []
-        read_texts(
+        along_texts(
             self.model,
             intervention,
             rows,
@@ -171,29 +161,29 @@ class SteeredText:
     other_base: bool
     unsteered: BaseText | None = None
 
-    def walks(self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]) -> list[Walk]:
-        walks = []
+    def starts(self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]) -> list[Start]:
+        starts = []
         for text in prompts:
             base = context(self.model, self.tokenizer, None, text, 0.0, self.length)
             for alpha in alphas:
                 own = context(self.model, self.tokenizer, intervention, text, alpha, self.length)
-                walks.append(Walk(base, own, alpha))
-        return walks
+                starts.append(Start(base, own, alpha))
+        return starts
 
     def tokens(
         self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]
     ) -> dict[float, list[Array]]:
-        values = along_walks(
+        values = kl_along_continuations(
             self.model,
             intervention,
-            self.walks(intervention, prompts, alphas),
+            self.starts(intervention, prompts, alphas),
             self.direction,
             tokens=self.length,
             stops=stop_ids(self.model, self.tokenizer),
             token_budget=self.token_budget,
             other_base=self.other_base,
         )
-        return {alpha: values[place :: len(alphas)] for place, alpha in enumerate(alphas)}
+        return {alpha: values[index :: len(alphas)] for index, alpha in enumerate(alphas)}
 
     def glance(
         self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]
@@ -205,18 +195,18 @@ class SteeredText:
         return self.unsteered.tokens(intervention, prompts, alphas)
 
     def noise(self, intervention: Intervention, prompts: Sequence[Text], alpha: float) -> list[Array]:
-        walks = self.walks(intervention, prompts[:NOISE_PROMPTS], [alpha])
+        starts = self.starts(intervention, prompts[:NOISE_PROMPTS], [alpha])
         seen: list[Tensor] = []
-        texts = read_walks(
+        texts = along_continuations(
             self.model,
             intervention,
-            walks,
+            starts,
             self.length,
             stop_ids(self.model, self.tokenizer),
-            lambda _, logp: seen.append(logp[:, 0].clone()),
+            lambda logp: seen.append(logp[:, 0].clone()),
             other_base=self.other_base,
         )
-        pairs = [(walk.base, text) for walk, text in zip(walks, texts, strict=True)]
+        pairs = [(start.base, text) for start, text in zip(starts, texts, strict=True)]
         return _against_plain(self.model, pairs, torch.stack(seen, 1))
 
 
@@ -334,12 +324,8 @@ def context(
         if intervention is None
         else rendered(tokenizer, intervention, text.messages, alpha)
     )
-    most = getattr(model.config.get_text_config(), "max_position_embeddings", None)
-    if most is not None and len(ids) + length > most:
-        raise WeightsteerError(
-            f"prompt {text.item!r} takes {len(ids) + length} tokens with its continuation of {length}, but "
-            f"{model_name(model)} reads at most {most}: shorten it, or give fewer tokens."
-        )
+    takes = f"prompt {text.item!r} takes {len(ids) + length} tokens with its continuation of {length}"
+    check_length(model, len(ids) + length, takes, "shorten it, or give fewer tokens")
     return ids
 
 

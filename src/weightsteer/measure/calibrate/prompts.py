@@ -48,8 +48,8 @@ def chosen_prompts(
     wanted = Item if tasks else Text
     if not all(isinstance(one, wanted) for one in (*calibrated, *audited)):
         kind = "capability" if tasks else "kl or nll"
-        told = "rows of a task (weightsteer.data.evals.Item)" if tasks else "texts (evals.neutral.Text)"
-        raise WeightsteerError(f"a budget of {kind} is read on {told}: give these as prompts, or none.")
+        takes = "rows of a task (weightsteer.data.evals.Item)" if tasks else "texts (evals.neutral.Text)"
+        raise WeightsteerError(f"a budget of {kind} is read on {takes}: give these as prompts, or none.")
     check_disjoint(calibrated, audited)
     return calibrated, audited
 
@@ -82,8 +82,8 @@ def halves(texts: Sequence[Asked], limit: int | None = None) -> tuple[list[Asked
     dealt: tuple[list[tuple[int, str]], list[tuple[int, str]]] = ([], [])
     start = 0
     for name in sorted(kinds):
-        for place, cluster in enumerate(kinds[name]):
-            dealt[(start + place) % 2].append((place // 2, cluster))
+        for index, cluster in enumerate(kinds[name]):
+            dealt[(start + index) % 2].append((index // 2, cluster))
         start += len(kinds[name]) % 2
     first, second = (
         [text for _, cluster in sorted(half, key=lambda one: one[0]) for text in clusters[cluster]][:limit]

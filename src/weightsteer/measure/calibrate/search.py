@@ -20,7 +20,7 @@ Status = Literal["converged", "saturated", "not monotone", "not converged", "fix
 Points = Mapping[float, float]
 
 ROUNDS = 3
-GRID = tuple(8 ** ((place - 8) / 2) for place in range(9))  # 1/4096 … 1, of the largest strength
+GRID = tuple(8 ** ((index - 8) / 2) for index in range(9))  # 1/4096 … 1, of the largest strength
 AROUND = (sqrt(0.5), 1.0, sqrt(2))
 SLOPES = 0.5, 4.0
 
@@ -58,7 +58,7 @@ class Search:
         tried = {min(centre * factor, self.largest) for factor in factors}
         return sorted(alpha for alpha in tried if not any(isclose(alpha, other) for other in self.fine))
 
-    def told(self, values: Points) -> None:
+    def record(self, values: Points) -> None:
         """The values of the candidates."""
         if self.coarse:
             self.fine.update(values)
@@ -112,10 +112,10 @@ class Search:
 def estimate(points: Points, budget: float) -> float:
     """Where the curve through the points, and through 0 at α = 0, first reaches the budget."""
     order = sorted(points)
-    for place, high in enumerate(order):
+    for index, high in enumerate(order):
         if points[high] < budget:
             continue
-        low = order[place - 1] if place else 0.0
+        low = order[index - 1] if index else 0.0
         if not isfinite(points[high]):
             return sqrt(low * high) if low else high / 4
         if not low:
@@ -136,7 +136,7 @@ def _along(alpha: float, value: float, slope: float, budget: float) -> float:
 
 
 def _slope(points: Points, pair: list[float]) -> float:
-    """The exponent between two points; 2 where it cannot be told."""
+    """The exponent between two points; 2 where it is not known."""
     if len(pair) < 2 or not all(isfinite(points[alpha]) and points[alpha] > 0 for alpha in pair):
         return 2.0
     low, high = pair

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.inference.readout import enough_memory
+from weightsteer.inference.batching import TOKENS, enough_memory
+from weightsteer.inference.forward import evaluating
 from weightsteer.measure.calibrate.definition import BudgetKind, Direction, Source, Statistic
-from weightsteer.measure.calibrate.divergence import evaluating
 from weightsteer.measure.calibrate.meters import meter_of
 from weightsteer.measure.calibrate.prompts import chosen_prompts
 from weightsteer.measure.calibrate.settings import check_measure, check_strengths, usual_statistic
@@ -40,7 +40,7 @@ def side_effects(
     direction: Direction = "base_steered",
     text: Source = "base",
     tokens: int = 32,
-    token_budget: int = 8192,
+    token_budget: int = TOKENS,
     resamples: int = 1000,
     other_base: bool = False,
     shown: bool = True,

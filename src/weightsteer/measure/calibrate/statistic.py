@@ -63,13 +63,13 @@ def _weighted(ascending: Array, times: Array, statistic: Statistic) -> Array:
         mean: Array = times @ ascending / total
         return mean
     running = times.cumsum(1)
-    place = (total - 1) * QUANTILE
-    below = np.floor(place)
+    position = (total - 1) * QUANTILE
+    below = np.floor(position)
 
     def at(index: Array) -> Array:
         found: NDArray[np.intp] = (running <= index[:, None]).sum(1)
         return ascending[np.minimum(found, len(ascending) - 1)]
 
     low, high = at(below), at(np.minimum(below + 1, total - 1))
-    quantile: Array = low + (place - below) * (high - low)
+    quantile: Array = low + (position - below) * (high - low)
     return quantile

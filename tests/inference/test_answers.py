@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tiny import tiny_tokenizer
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.choices import choice_table, score_choices
+from weightsteer.inference.answers import choice_table, score_choices
 
 
 @given(st.integers(0, 2**31), st.integers(1, 4), st.integers(1, 3))

@@ -9,8 +9,7 @@ import torch
 from gaming_runs import taught
 from tiny import tiny
 
-from weightsteer.inference.likelihood import Answered, log_likelihood
-from weightsteer.inference.prefix import shared_log_likelihood
+from weightsteer.inference.likelihood import Answered, grouped_log_likelihood, log_likelihood
 from weightsteer.training.together import each_with_its_own
 
 
@@ -36,7 +35,7 @@ def test_values_and_gradients_are_those_of_whole_rows(tmp_path: Path) -> None:
         factors = stacked(model)
         active = partial(each_with_its_own, model, factors, 2.0)
         if shared:
-            values, owner = shared_log_likelihood(model, rows, groups, active)
+            values, owner = grouped_log_likelihood(model, rows, groups, active)
         else:
             with active(groups):
                 values, owner = log_likelihood(model, rows)
@@ -48,13 +47,13 @@ def test_values_and_gradients_are_those_of_whole_rows(tmp_path: Path) -> None:
 
 
 def test_the_beginning_is_computed_once_per_group(tmp_path: Path) -> None:
-    """Otherwise the whole file is for nothing."""
+    """Every row would compute the beginning again, and joint training would save nothing."""
     model, _, learners = taught(tmp_path)
     rows = list(learners[0].rows[:6])
     tokens: list[int] = []
     handle = model.get_input_embeddings().register_forward_hook(lambda m, args, out: tokens.append(args[0].numel()))
     try:
-        shared_log_likelihood(model, rows, torch.zeros(6, dtype=torch.long), lambda groups: nullcontext())
+        grouped_log_likelihood(model, rows, torch.zeros(6, dtype=torch.long), lambda groups: nullcontext())
     finally:
         handle.remove()
     assert sum(tokens) < 0.6 * 6 * max(row.length for row in rows)
@@ -65,5 +64,5 @@ def test_rows_without_a_common_beginning_and_rows_that_are_equal(rows: list[Answ
     """The edges of "how much do they share": nothing, and everything up to the answer."""
     model, _ = tiny("qwen2")
     groups = torch.zeros(len(rows), dtype=torch.long)
-    found, _ = shared_log_likelihood(model, rows, groups, lambda groups: nullcontext())
+    found, _ = grouped_log_likelihood(model, rows, groups, lambda groups: nullcontext())
     torch.testing.assert_close(found, log_likelihood(model, rows)[0], atol=1e-5, rtol=1e-5)
