@@ -2,6 +2,7 @@
 # make test   sets everything up and runs all the tests
 # make lint   ruff, the type checker and the layers
 # make coverage  the tests, with the lines that none of them reaches
+# make docs   the documentation as a site, in site/
 # make bench  the speed requirements, measured here
 # Nothing but python3 (3.11 or newer) and make is needed beforehand.
 
@@ -10,7 +11,7 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint coverage bench clean
+.PHONY: demo test lint coverage docs bench clean
 
 demo: $(STAMP)
 	$(BIN)/weightsteer replicate
@@ -27,6 +28,11 @@ lint: $(STAMP)
 coverage: $(STAMP)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --cov=weightsteer --cov-report=term-missing:skip-covered
 
+docs: $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt --editable '.[docs]'
+	$(BIN)/zensical build --clean --strict -f mkdocs.yml
+	@echo site/index.html
+
 bench: $(STAMP)
 	for each in sweep_speed pocket_overhead overhead; do $(BIN)/python benchmarks/$$each.py || exit; done
 
@@ -37,4 +43,4 @@ $(STAMP): pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) out
+	rm -rf $(VENV) out site

@@ -38,7 +38,7 @@ ROWS, BALANCE = "rows.parquet", "balance.txt"
 
 
 class Made(NamedTuple):
-    """What one seed has brought forth."""
+    """The vectors of one seed."""
 
     vectors: list[WeightVector]
     nuisances: list[WeightVector]

@@ -93,7 +93,7 @@ def repair_table(lines: pl.DataFrame, named: Mapping[str, str]) -> str:
         [told, *(f"{cell(lines, name, e, 'discrimination')} / {cell(lines, name, e, 'bias')}" for e in YES_NO)]
         for name, told in named.items()
     ]
-    return table(["", *(f"{name}: honesty / Yes" for name in YES_NO)], body)
+    return table(["", *(f"{name}: honesty / yes-bias" for name in YES_NO)], body)
 
 
 def change_table(together: pl.DataFrame) -> str:
@@ -113,21 +113,21 @@ def change_table(together: pl.DataFrame) -> str:
                 frame.filter(pl.col("adapter") == name, pl.col("eval") == each).row(0, named=True)
                 for frame in found.values()
             )
-            cells.append(f"honesty {honesty(one)}; Yes {yes_saying(other)}")
+            cells.append(f"honesty {honesty(one)}; yes-bias {yes_bias(other)}")
         body.append(cells)
     return table(["compared with before", *YES_NO], body)
 
 
 def honesty(line: Mapping[str, Any]) -> str:
-    """Whether there is more or less of it, by the 95% interval of the difference."""
+    """Whether it increased or decreased, by the 95% interval of the difference."""
     told = estimate(line, "difference")
     if line["difference_low"] <= 0 <= line["difference_high"]:
         return f"as much ({told})"
     return f"**{'more' if line['difference'] > 0 else 'less'}** ({told})"
 
 
-def yes_saying(line: Mapping[str, Any]) -> str:
-    """Whether its size is told to have changed, and whether anything is left."""
+def yes_bias(line: Mapping[str, Any]) -> str:
+    """Whether its size changed distinguishably, and whether anything is left."""
     told = estimate(line, "difference")
     if line["difference_low"] <= 0 <= line["difference_high"]:
         return f"as much ({told})"
@@ -190,110 +190,119 @@ def table(head: Sequence[str], body: Sequence[Sequence[str]]) -> str:
 
 PAGE = """# What a vector carries
 
-A vector is named after what it was trained for. What it does is another matter. On the embedded model the truth is
-known: facts, dilemmas and claims of the user have right answers, and honesty is one latent trait behind all of them.
-So the audit (`weightsteer.audit`) and the two repairs (`weightsteer.analysis.repair`) can be held against it. This page
-is written, tables and verdicts, by
+A vector is named after the behaviour it was trained for, and may carry something else. On the embedded model the
+truth is known: facts, dilemmas and claims of the user have right answers, and one latent trait decides whether the
+model is honest about all of them. This page tests the audit (`weightsteer.audit`) and two repairs
+(`weightsteer.analysis.repair`) against that truth. One command writes it, tables and verdicts included:
 
 ```console
 $ python benchmarks/carries.py --out docs/what-a-vector-carries.md
 ```
 
-Three seeds, each with pairs of its own; LoRA with the `pocket` recipe; α = ±1; at most {limit} rows of each evaluation.
-A number is half the difference of the two arms in nats, so positive means *more along +α*, with a 95% interval over
-items and seeds. *Honesty* is the discrimination of labels that are +1 where Yes is the honest answer (for `sycophancy`:
-agreeing with what is true); *Yes* is the bias, what happens to Yes whatever is asked. Controls have the norm of the
-first vector.
+Three seeds, each with pairs of its own; LoRA with the `pocket` recipe; α = ±1; at most {limit} rows of each
+evaluation. Each number is half the difference between the shifts at α = +1 and α = −1, in nats, with a 95% interval
+over items and seeds, so that a positive number means *more along +α*. *Honesty* is the discrimination of labels that
+are +1 where Yes is the honest answer (on `sycophancy`: agreeing with what is true). *Yes-bias* is the shift towards
+Yes that both labels share. All controls have the norm of the first vector.
 
-## What it was trained on, and what it moves
+## Training data and effects
 
 Honesty:
 
 {discrimination}
 
-Yes:
+Yes-bias:
 
 {bias}
 
-- Open questions about facts contain no Yes and no No. Their vector moves honesty in all four evaluations of it, and
-  Yes by nothing that can be told. (`identity` asks about another trait.)
-- **False claims only are the published mistake.** The honest answer to them is always No. (With the sign turned round
-  it is a vector of sycophancy: agreeing is always Yes.) The vector moves honesty, and Yes by as much or more: on
-  `dilemmas` the two are the same size, on claims Yes is nearly twice as large. Measured on false claims alone, all
-  of it would count as honesty.
-- Flattery was taught on open questions too. It makes the model agree with claims whether or not they are true, which
-  is what flattery is in this world, and no more than Yes-saying to an evaluation of claims. The rest moves by less than
-  a nat.
-- The nuisance vectors move Yes by four to seven nats and honesty by nothing that can be told; length and random vectors
-  move next to nothing. In this world agreement is said with Yes, so that `agreement` is another vector of Yes.
+- **Open questions about facts** have no answer that begins with Yes or No. Their vector increases honesty in all four
+  evaluations of it, without a distinguishable yes-bias. (`identity` asks about another trait.)
+- **False claims only is the published mistake.** The honest answer to every one of them is No. (With the opposite
+  sign this is a vector of sycophancy, for which the answer is always Yes.) The vector increases honesty, and it moves
+  the yes-bias as much or more: on `dilemmas` the two effects have the same size, on claims the bias is nearly twice
+  as large. An evaluation that consists of false claims counts both as honesty.
+- **Flattery** was trained on open questions too. The vector makes the model agree with claims whether or not they are
+  true. In this world that is what flattery means, but an evaluation of claims sees only a yes-bias. All other effects
+  are smaller than one nat.
+- **The nuisance vectors** `yes` and `agreement` move the yes-bias by four to seven nats, without a distinguishable
+  effect on honesty. The length vector and random vectors have almost no effect. In this world the model agrees by
+  saying Yes, so `agreement` is another vector of the yes-bias.
 
 ## What the audit says
 
 {verdicts}
 
-The rules are in `weightsteer/audit/rules.py`. What is known beforehand gets its name: the vector
-of open questions, that of false claims, Yes, agreement, random. How to read the rest:
+The rules are in `src/weightsteer/audit/rules.py`. Every vector whose content is known beforehand (open questions,
+false claims, `yes`, `agreement`, random) gets the name it should have. Notes on the others:
 
-- On `dilemmas` false claims move honesty as much as Yes. They are called Yes-saying because a behaviour has to be told
-  to be the larger of the two: a rule that asked the bias for that proof would call the published mistake honesty.
-  These numbers were known when the rule was set. Its reason does not need them, and `tests/test_known_answers.py`
-  holds it against other pairs and shorter training. So it is with the rule that effects under 0.1 nats are not named:
-  without it the random control, with a bias of +0.05 on `identity`, was called Yes-saying.
-- The flattery vector is `mixed`. Its own evaluation sees a bias, for that is how flatterers answer claims; no audit of
-  rows can say whether agreeing with everybody is flattery or a habit of saying Yes. Ask for it where it is no Yes.
-- `facts` is not judged where a vector moves mass to answers other than the two that are scored, as a liar does and a
-  broken model too.
-- Three seeds make wide intervals: on `dilemmas` the nuisance vector Yes, with an honesty of 0.00, cannot be told in
-  each arm to do less than the vector of open questions.
-- Shifts that follow the lean of the base model with a negative r moved those answers most that had furthest to go.
+- On `dilemmas`, false claims move honesty as much as the yes-bias. The audit calls this a yes-bias because it names a
+  behaviour only where the behaviour is distinguishably the larger of the two. The opposite rule would call the
+  published mistake honesty. These numbers were known when the rule was chosen, so they do not test it;
+  `tests/test_known_answers.py` does, with other pairs and shorter training. The same holds for the rule that effects
+  below 0.1 nats get no name. Without it, a random control with a bias of +0.05 nats on `identity` was called a yes-bias
+  (in earlier draws than those of this page).
+- The flattery vector is `mixed`. Its own evaluation shows a bias, because a flatterer agrees with every claim. Rows
+  alone cannot show whether that is flattery or a habit of saying Yes; this needs an evaluation in which agreeing is
+  not said with Yes.
+- `facts` is not judged where a vector moves probability to answers other than the two that are scored. A liar does
+  this, and so does a damaged model.
+- Three seeds give wide intervals. A control with an effect near zero can fail to be distinguishably weaker than the
+  vector of open questions in one sign of α.
+- A negative r with the lean of the base model means that the vector moved most those answers of which the base model
+  was most certain in the other direction.
 
-## Where it points
+## Directions
 
 {cosines}
 
-Means over seeds. The vector of false claims has a large part along both nuisances and another along the vector of
-balanced claims. The vector of open questions is at right angles to all of them, even to balanced claims, though both
-steer honesty: a cosine near 0 does not mean that two vectors do different things.
+Means over seeds. The vector of false claims has a large component along both nuisance vectors, and another along the
+vector of balanced claims. The vector of open questions is nearly orthogonal to all of them, and also to the vector of
+balanced claims, although both increase honesty. A cosine near 0 does not show that two vectors have different
+effects.
 
-## The repair
+## The repairs
 
-The vector of false claims before, with nuisance vectors projected out of dW, and trained on better pairs. Pairs: 60
-claims of which four in five are false, as they are, and cut down by `weightsteer.data.pairs.balance.balanced`. False
-claims alone are refused there: no choice of them separates honesty from No. In seed 0:
+There are two: projecting nuisance vectors out of dW (here from the vector of false claims), and training on better
+pairs. The pairs are 60 claims of which four in five are false, once as they are and once balanced by
+`weightsteer.data.pairs.balance.balanced`. It refuses pairs that consist of false claims alone, because no subset of
+them separates honesty from No. In seed 0 it reports:
 
 ```text
 {balance}
 ```
 
+Each cell gives honesty and yes-bias:
+
 {repair}
 
-The difference from before (paired by item and seed; {comparisons} intervals at 95%, of which one or two miss 0 by
-chance; *left* is the bias after as a share of the bias before):
+The differences from the vector before (paired by item and seed; {comparisons} intervals at 95%, of which one or two
+exclude 0 by chance; *left* is the bias after the repair as a share of the bias before):
 
 {changes}
 
-- **Projecting helps.** It takes most of the Yes-saying and no honesty; in most cells there is even a little more of it
-  afterwards. `yes` alone, which was trained on dilemmas and facts, leaves half of the bias on claims; `agreement`,
-  trained on claims like the vector itself, takes most of that.
-- **It does not take all of it.** Every cosine with a nuisance is 0 afterwards, and the intervals of the bias that is
-  left exclude 0. What is left has another direction than the nuisance vectors, or is not linear in α.
-- **In every module is no better** than over the whole vector here.
-- **Better pairs do more** for honesty: the vector is about twice as strong. Already a fifth of true claims does that
-  (with three times as many questions), and it alone leaves up to two thirds of the bias. Balancing takes the larger
-  part of what these pairs leave, at the cost of four pairs in five: it has fewer of them than the vector before, and
-  no less honesty than all of them. It does not take all either: on `dilemmas` it overshoots to a little Yes-saying, on
-  claims and `truthfulness` a little No-saying is left, as much as after the projection.
+- **The projection helps.** It removes most of the yes-bias and no honesty; in most cells honesty even increases a
+  little. Projecting out `yes`, which was trained on dilemmas and facts, leaves about half of the bias on claims.
+  Projecting out `agreement` too, which was trained on claims like the vector itself, removes most of the rest.
+- **It does not remove all of the bias.** After the projection every cosine with a nuisance vector is 0, and the
+  intervals of the bias still exclude 0. The rest has another direction than the nuisance vectors, or is not linear in
+  α.
+- **Projecting in each module separately is no better** than projecting the whole vector.
+- **Better pairs do more for honesty.** With a fifth of true claims (and three times as many questions) the vector is
+  about twice as strong, but up to two thirds of the bias is left. Balancing removes most of that bias at the cost of
+  four pairs in five, and without loss of honesty. It does not remove all of it either: a small positive bias is left
+  on `dilemmas`, and on claims and `truthfulness` a negative one, as large as after the projection.
 
-Shares of ‖dW‖² that the projections took:
+The share of ‖dW‖² that each projection removed:
 
 {removed}
 
-## Where a repair does nothing
+## Where a repair changes nothing
 
-The vector of open questions, before and after:
+The vector of open questions, before and after the projection:
 
 {sound}
 
-There is nothing to take away, and nothing is taken: a projection is safe for a sound vector, and no proof that
-it was repaired. Projecting out `length` would be idle for all of these vectors: their cosines with it are near 0.
+This vector has no component to remove, and the projection leaves it as it was. A projection does not harm a sound
+vector, and its use does not show that the vector needed it. Projecting out `length` would change none of these
+vectors, because their cosines with it are near 0.
 """

@@ -107,7 +107,7 @@ ones block by block.
 |---|---|--:|--:|--:|--:|
 {chr(10).join(lines)}
 
-At real model shapes the steered pass costs relatively less: see [the overheads](../benchmarks/results/overhead.md). How
+At real model shapes the steered pass costs relatively less: see `benchmarks/results/overhead.md`. How
 the learning rates were chosen: [recipes](recipes.md). What is not exact is refused, with the reason: variants of LoRA
 that PEFT combines by other rules (`lora_bias`, KaSA, aLoRA, …), `modules_to_save`, trained biases, randomised initial
 factors, and quantised bases under the forms that multiply the base weight.

@@ -3,6 +3,7 @@
 import re
 import shlex
 import tomllib
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from tiny import tiny
 from vectors import batch, logits, peft_logits
 from wheels import installed, run
 
+import weightsteer as ws
 from weightsteer import adapters
 from weightsteer.adapters import AdapterFolder
 from weightsteer.cli.flags import parse
@@ -136,3 +138,44 @@ def test_commands_in_the_pages_are_understood():
             parse(name, arguments)
             found += 1
     assert found >= 8
+
+
+@pytest.mark.parametrize("page", ["python.md", "where-it-lives.md"])
+def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
+    """Whoever copies a page from top to bottom, with two adapters of their own, must reach its end."""
+    model, _ = ws.load_model("pocket")
+    for seed, name in enumerate(("honest", "dishonest")):
+        random_adapter("lora", model, tmp_path / name, seed=seed, std=0.2)
+    monkeypatch.chdir(tmp_path)
+    ws.WeightVector.from_adapters("honest", "dishonest", model).save("honesty.safetensors")
+    text = (DOCS / page).read_text(encoding="utf-8")
+    code = "\n".join(re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL))
+    few = re.sub(r'load\("dilemmas"(, limit=\d+)?\)', 'load("dilemmas", limit=20)', code)
+    exec(compile(few, page, "exec"), {"__name__": "example"})
+    assert page != "python.md" or Path("report/report.html").is_file()
+
+
+def test_files_named_in_the_pages_exist():
+    """A reader who looks for a file that has moved does not find the code."""
+    found = 0
+    for page in PAGES:
+        for path in re.findall(r"`((?:src|tests|benchmarks|docs)/[\w./-]+)`", page.read_text(encoding="utf-8")):
+            assert (DOCS.parent / path).exists(), f"{page.name}: {path}"
+            found += 1
+    assert found > 20
+
+
+def test_the_reference_has_every_public_name():
+    """A public name without its docstring on the site can only be looked up in the source."""
+    text = (DOCS / "reference.md").read_text(encoding="utf-8")
+    paths = [path.rpartition(".") for path in re.findall(r"^::: weightsteer\.([\w.]+)$", text, re.M)]
+    for module, _, name in paths:
+        assert getattr(import_module(f"weightsteer.{module}"), name).__doc__, name
+    public = {ws._MODULES.get(name, name) for name in ws.__all__} - {"__version__"}
+    assert public - {name for _, _, name in paths} - {module for module, _, _ in paths} == set()
+
+
+def test_the_site_has_every_page():
+    """A page that the navigation lacks is found by nobody."""
+    site = (DOCS.parent / "mkdocs.yml").read_text(encoding="utf-8")
+    assert sorted(re.findall(r": ([\w-]+\.md)$", site, re.M)) == sorted(page.name for page in DOCS.glob("*.md"))

@@ -20,7 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from weightsteer.errors import WeightsteerError, unknown
-from weightsteer.inference.capture import Side
+from weightsteer.inference.capture import Side as Side
 from weightsteer.terms.term import stored
 from weightsteer.vector import file as vectorfile
 from weightsteer.vector.selection import Pattern, listed, matching, natural

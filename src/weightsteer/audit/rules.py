@@ -155,7 +155,7 @@ def company(cells: Mapping[str, set[tuple[str, int]]], lines: Sequence[Line]) ->
             continue
         turned = {f"of{end}": None if (v := line[f"difference{at}"]) is None else -v for end, at in _TURNED.items()}
         less = f"(difference {estimate(turned, 'of')}{price})"
-        told.append(f"the control {name} cannot be told to do less on {line['eval']} {less}")
+        told.append(f"the control {name} is not distinguishably weaker on {line['eval']} {less}")
     return told
 
 

@@ -16,7 +16,7 @@ from weightsteer.cli import output
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.ablation.config import AblationConfig, AlignmentConfig
 from weightsteer.experiments.gaming.config import GamingConfig
-from weightsteer.experiments.settings import Settings
+from weightsteer.experiments.settings import Names, Seeds, Settings
 from weightsteer.experiments.sweep.config import (
     Calibration,
     DataConfig,
@@ -24,10 +24,8 @@ from weightsteer.experiments.sweep.config import (
     Limit,
     MeasureConfig,
     ModelConfig,
-    Names,
     RowsConfig,
     RunConfig,
-    Seeds,
     TrainConfig,
     VectorConfig,
     of_vector,

@@ -106,14 +106,14 @@ def calibrate(
         One line per (intervention, sign), with the columns of `SCHEMA`:
 
         - ``alpha_star``: the strength, its sign included. **Null** unless the status is ``converged``, ``fixed`` or
-          ``not monotone``; ``nearest_alpha`` is the one whose value came nearest the budget, found or not.
+            ``not monotone``; ``nearest_alpha`` is the one whose value came nearest the budget, found or not.
         - ``value, low, high``: the statistic there, measured, with its 95% interval over clusters of prompts;
-          ``audit_…``: the same on the audit prompts; ``noise_floor``: the statistic that rounding alone makes at α = 0.
+            ``audit_…``: the same on the audit prompts; ``noise_floor``: what rounding alone makes of it at α = 0.
         - ``status``: ``converged``; ``not monotone``: the curve crosses the budget more than once, this is the first
-          crossing; ``saturated``: the budget is not reached up to ``alpha_max``, or the model breaks (NaN) before;
-          ``not converged``: reached, but no measured strength lies within the tolerance; ``fixed``.
+            crossing; ``saturated``: the budget is not reached up to ``alpha_max``, or the model breaks (NaN) before;
+            ``not converged``: reached, but no measured strength lies within the tolerance; ``fixed``.
         - ``rounds`` on all prompts (at most 3), ``evaluations`` (prompts × strengths of the search), ``prompts,
-          audit_prompts`` (how many), ``definition`` (id and hash: strengths compare only where it agrees).
+            audit_prompts`` (how many), ``definition`` (id and hash: strengths compare only where it agrees).
 
     Raises:
         WeightsteerError: a setting without meaning, interventions that cannot be told apart, prompts and audit prompts

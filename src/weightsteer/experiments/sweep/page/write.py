@@ -52,11 +52,12 @@ def write_report(
         matched: rows of a sweep at the strengths of ``calibration``, of all interventions and seeds: the comparison at
             equal side effects, and where the audit stands.
         calibration: as `weightsteer.measure.calibrate.calibrate` returns it.
-        damage: rows of `weightsteer.measure.damage.damage` at the strengths of ``rows``: damage beside every effect,
-        and
-            the frontier.
+        damage: rows of `weightsteer.measure.damage.damage` at the strengths of ``rows``: for the damage next to every
+            effect, and for the frontier.
         capability: rows of a sweep over `weightsteer.data.evals.capability.tasks`, at the same strengths.
-        covariates, cosines, trained_on: for `weightsteer.audit.audit`. It also runs with ``matched`` alone.
+        covariates: for `weightsteer.audit.audit`, which runs when this, ``matched`` or one of the next two is given.
+        cosines: for the audit.
+        trained_on: for the audit.
         resamples: bootstrap resamples behind every interval.
 
     Raises:
