@@ -12,7 +12,7 @@ from weightsteer import controls
 from weightsteer.audit import audit, covariates_of, nuisances, transfer
 from weightsteer.audit.cosines import cosines_with
 from weightsteer.audit.draws import UNFOLDED, folded, owners, trained
-from weightsteer.audit.rules import NEGLIGIBLE, SHOWN, carries
+from weightsteer.audit.rules import NEGLIGIBLE, Shows, carries
 from weightsteer.audit.words import carried
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.errors import WeightsteerError
@@ -142,7 +142,7 @@ def test_a_bias_between_other_choices_is_no_yes_saying():
 
 def test_names_follow_the_majority():
     """A tie is mixed, and damage needs more than what shows something."""
-    nothing: dict[str, list[str]] = {shown: [] for shown in SHOWN}
+    nothing: dict[str, list[str]] = {shown: [] for shown in Shows}
     assert carries({**nothing, "steers": ["a"], "yes_bias": ["b"]}) == "mixed"
     assert carries({**nothing, "steers": ["a"], "damaged": ["b"]}) == "steers"
     assert carries({**nothing, "unjudged": ["b"]}) == "not_judged"
@@ -284,7 +284,32 @@ def test_a_control_that_costs_more_is_no_equal(cost, named):
     assert line["controls"] == ["lora-direction-only"]
     assert ("does as well" in carried(line)[0]) == named
     assert ("at 3.0 times the side effect" in "; ".join(line["evidence"])) == (not named)
-    assert found.controls["price"].to_list() == [None if cost is None else pytest.approx(cost / 0.5)] * 2
+    assert found.controls["cost_ratio"].to_list() == [None if cost is None else pytest.approx(cost / 0.5)] * 2
+
+
+def test_a_control_has_the_cost_of_its_own_behavior():
+    """Controls of several behaviours have the same names: the cost of another one would pass for it."""
+    vectors = {"honesty": 0.5, "sycophancy": 0.8}
+    rows = pl.concat(
+        synthetic(discrimination=1.0, behavior=behavior, method=method, adapter=adapter, seeds=SEEDS, **QUIET)
+        for behavior in vectors
+        for method, adapter in (("weight", "lora"), ("control", "lora-yes"))
+    )
+    lines = [
+        ("pocket", behavior, method, adapter, seed, sign, float(sign), "fixed", cost * times)
+        for behavior, cost in vectors.items()
+        for method, adapter, times in (("weight", "lora", 1.0), ("control", "lora-yes", 2.0 if cost == 0.5 else 3.0))
+        for seed in SEEDS
+        for sign in (1, -1)
+    ]
+    columns = ["model", "behavior", "method", "adapter", "seed", "sign", "alpha_star", "status", "value"]
+    found = audit(rows, pl.DataFrame(lines, schema=columns, orient="row"), resamples=50).controls
+    own = found.select("behavior", "cost", "reference_cost", "cost_ratio").to_dicts()
+    expected = {"honesty": [1.0, 0.5, 2.0], "sycophancy": [2.4, 0.8, 3.0]}
+    assert {line["behavior"] for line in own} == set(expected)
+    for line in own:
+        assert [line["cost"], line["reference_cost"], line["cost_ratio"]] == pytest.approx(expected[line["behavior"]])
+    assert audit(rows, resamples=50).controls["cost"].null_count() == found.height
 
 
 def test_a_vector_without_rows_at_a_strength_is_refused():

@@ -7,7 +7,7 @@ import pytest
 from rows import synthetic
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.stats import compare, select, summarize
+from weightsteer.stats import compare, headline_strengths, select, summarize
 
 LORA = ("weight", "lora")
 
@@ -225,3 +225,18 @@ def test_nan_rows_make_a_comparison_undefined_and_leave_the_family_alone() -> No
     verdicts = dict(table.select("adapter", "verdict").iter_rows())
     assert verdicts["oft"] == "undefined"
     assert verdicts["dora"] in ("more", "less", "not_separable")
+
+
+@pytest.mark.parametrize(
+    ("alphas", "expected"),
+    [
+        ((-2.0, -1.0, 0.0, 0.5, 1.0, 4.0), [1.0, -1.0]),
+        ((-3.0, -2.0, 0.0, 0.25, 0.5), [0.25, -2.0]),
+        ((0.5, 0, -1, -2), [0.5, -1.0]),
+        ((0, 0.25, 0.5), [0.25]),
+        ((0.0,), []),
+    ],
+)
+def test_headline_strengths_are_chosen_before_any_result(alphas, expected) -> None:
+    """The strength with the largest effect would be a choice after the fact, and controls must have the same ones."""
+    assert headline_strengths(alphas) == expected

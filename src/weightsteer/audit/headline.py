@@ -7,15 +7,8 @@ import polars as pl
 
 from weightsteer.audit.words import named
 from weightsteer.formatting import signed
+from weightsteer.stats.strengths import headline_strengths
 from weightsteer.stats.verdict import Verdict
-
-
-def headline_strengths(summary: pl.DataFrame) -> list[float]:
-    """α = +1 and −1 where they were swept, else the smallest of each sign: a choice made before looking."""
-    swept = summary["alpha"].unique().sort()
-    chosen = [[1.0] if 1.0 in swept else swept.filter(swept > 0)[:1].to_list()]
-    chosen.append([-1.0] if -1.0 in swept else swept.filter(swept < 0)[-1:].to_list())
-    return [alpha for arm in chosen for alpha in arm]
 
 
 def headline(summary: pl.DataFrame) -> list[str]:
@@ -24,7 +17,7 @@ def headline(summary: pl.DataFrame) -> list[str]:
     ``summary`` is what ``summarize`` returned (not by seed). Controls come last.
     """
     keys = ["model", "behavior", "method", "adapter"]
-    strengths = headline_strengths(summary)
+    strengths = headline_strengths(summary["alpha"])
     groups = summary.filter(pl.col("alpha").is_in(strengths)).partition_by(keys, maintain_order=True)
     models = summary["model"].n_unique()
     sentences = []

@@ -11,7 +11,7 @@ from weightsteer.stats.frontier import at_equal_damage, frontier
 from weightsteer.stats.informedness import WEAKNESSES, one_arm, reading, surgical_informedness
 from weightsteer.stats.pairing import GROUP, REQUIRED, changed_side, flips, paired
 from weightsteer.stats.rates import wilson
-from weightsteer.stats.strengths import MATCHED, Selection, select
+from weightsteer.stats.strengths import MATCHED, Selection, headline_strengths, select
 from weightsteer.stats.table import summarize
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "compare",
     "flips",
     "frontier",
+    "headline_strengths",
     "holm",
     "one_arm",
     "paired",

@@ -4,6 +4,7 @@ Strengths come from a person (``method, adapter, alpha``) or from a calibration 
 A calibration that did not reach its target gives no strength: its rows do not enter, and are listed with the reason.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
@@ -31,6 +32,19 @@ class Selection:
 
     rows: pl.DataFrame
     excluded: pl.DataFrame
+
+
+def headline_strengths(alphas: Iterable[float]) -> list[float]:
+    """+1 and −1 where they were swept, else the smallest strength of each sign: a choice made before any result.
+
+    Interventions without a calibration are compared here, and controls are swept here.
+
+    >>> headline_strengths([-2.0, -1.0, 0.0, 0.25, 0.5])
+    [0.25, -1.0]
+    """
+    swept = set(alphas)
+    signs = [(sign, [alpha for alpha in swept if alpha * sign > 0]) for sign in (1.0, -1.0)]
+    return [sign if sign in found else min(found, key=abs) for sign, found in signs if found]
 
 
 def select(rows: pl.DataFrame, at: pl.DataFrame) -> Selection:

@@ -14,7 +14,7 @@ from weightsteer.cli import main
 from weightsteer.data.evals.neutral import Text, neutral_texts
 from weightsteer.experiments.stages.items import load_items
 from weightsteer.experiments.sweep.config import Calibration, RunConfig
-from weightsteer.experiments.sweep.entries import COMPUTED, Entry, headline_alphas
+from weightsteer.experiments.sweep.entries import COMPUTED, Entry
 from weightsteer.experiments.sweep.experiment import Family, SweepExperiment
 from weightsteer.experiments.sweep.measures import scored
 from weightsteer.experiments.sweep.replicate import replicate
@@ -153,15 +153,6 @@ def test_the_verb_shows_strengths_and_shares_them_with_a_sweep(out: Path, capsys
     assert " s\n" not in said.err
     assert main(["calibrate", "--config", run, "--out", str(out), "--budget", "0"]) == 2
     assert "budget" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("alphas", "expected"),
-    [((-2, -1, 0, 0.5), (-1, 0.5)), ((-1, 0, 1), (-1, 1)), ((0, 0.25, 0.5), (0.25,)), ((0,), ())],
-)
-def test_controls_are_compared_at_the_headline_strengths(alphas: Any, expected: Any) -> None:
-    """At a strength that the vector is not swept at a control is beside nothing."""
-    assert headline_alphas(alphas) == expected
 
 
 def test_rows_that_ask_for_a_thought_are_guided(tmp_path: Path) -> None:

@@ -184,16 +184,15 @@ def test_a_control_is_as_good_only_where_its_vector_does_something(evidence: Evi
     assert empty["as_good"] == []
 
 
-def test_a_control_shows_its_own_price(evidence: Evidence) -> None:
-    """Controls of several behaviours have the same names: the price of another one would pass for it."""
-    known = evidence.strengths
-    assert known is not None
-    other = known.with_columns(behavior=pl.lit("sycophancy"), value=pl.lit(9.0))
-    several = replace(evidence, strengths=pl.concat([known.with_columns(value=pl.lit(0.25)), other]))
-    (table,) = control_tables(several, series(swept()))
-    assert {line["cost"] for line in table["lines"]} == {"0.25"}
-    (unknown,) = control_tables(replace(evidence, strengths=None), series(swept()))
-    assert {line["cost"] for line in unknown["lines"]} == {"–"}
+def test_a_control_shows_its_cost(evidence: Evidence) -> None:
+    """At the strength of its vector a control may damage the model more: without its cost nobody would see it."""
+    assert evidence.audit is not None
+    held = evidence.audit.controls
+    for cost, ratio, words in ((0.25, 0.5, ("0.25", False)), (9.0, 18.0, ("9.00", True)), (None, None, ("–", False))):
+        numbers = {"cost": pl.lit(cost, pl.Float64), "cost_ratio": pl.lit(ratio, pl.Float64)}
+        known = replace(evidence.audit, controls=held.with_columns(**numbers))
+        (table,) = control_tables(replace(evidence, audit=known), series(swept()))
+        assert {(line["cost"], line["dear"]) for line in table["lines"]} == {words}
 
 
 def test_si_stands_with_all_its_parts_and_weaknesses(evidence: Evidence, report: Path) -> None:

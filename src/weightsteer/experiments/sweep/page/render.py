@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from weightsteer.audit import headline, headline_strengths, intervention
+from weightsteer.audit import headline, intervention
 from weightsteer.audit.words import of as words_of
 from weightsteer.experiments.sweep.page.audit import cosine_table, followed, in_short, matrices, verdicts
 from weightsteer.experiments.sweep.page.controls import control_tables, meanings, without_strength
@@ -22,7 +22,7 @@ from weightsteer.report.cells import bar, key, reach
 from weightsteer.report.charts import Series, series, short_module
 from weightsteer.report.svg import legend
 from weightsteer.report.templates import rendered
-from weightsteer.stats import WEAKNESSES
+from weightsteer.stats import WEAKNESSES, headline_strengths
 
 
 def render(
@@ -42,7 +42,7 @@ def render(
 ) -> str:
     """The HTML of a report. ``known`` are paired rows, ``summary`` and ``by_seed`` their statistics."""
     evidence = evidence or Evidence()
-    strengths = [alpha for alpha in headline_strengths(summary) if alpha]
+    strengths = headline_strengths(summary["alpha"])
     shown = series(known)
     parts = [
         _part(part, by_seed, known, drawn, shown, strengths, texts, evidence)

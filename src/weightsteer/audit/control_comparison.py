@@ -1,9 +1,9 @@
-"""A vector beside its controls: does one of them do as well?
+"""Control comparison: does a control of a vector do as well as the vector?
 
-It does when it cannot be told to do less: the 95% interval of the difference holds 0 or lies on the side of the
-control; or its draws reach the vector's effect so often that the rank of the vector among them is no surprise,
-``(1 + reached) / (1 + draws) > 0.05`` with at least one that reaches it. The mean of many random draws is near 0 even
-where single draws move the metric more than the vector does; the rank is what they would show.
+It does when it is not distinguishably weaker: the 95% interval of the difference contains 0 or lies on the side of the
+control; or enough of its draws reach the effect of the vector, ``(1 + reached) / (1 + draws) > 0.05`` with at least one
+that does. The mean of many random draws is near 0 even where single draws move the metric more than the vector does;
+only the rank of the vector among the draws shows that.
 """
 
 from typing import Any
@@ -14,8 +14,10 @@ from weightsteer.audit.draws import VECTOR
 from weightsteer.stats.compare import SCHEMA, compare
 from weightsteer.stats.correction import LEVEL
 
+COSTS = ("cost", "reference_cost", "cost_ratio")
 
-def beside_controls(
+
+def compare_with_controls(
     chosen: pl.DataFrame,
     steady: pl.DataFrame,
     known: pl.DataFrame,
@@ -23,14 +25,14 @@ def beside_controls(
     means: pl.DataFrame,
     **options: Any,
 ) -> pl.DataFrame:
-    """Every vector beside its controls.
+    """Every vector compared with its controls, which have the vector as their reference.
 
     Args:
-        chosen: rows at the arms, every draw by itself.
+        chosen: rows at the two signs of the strengths, every draw by itself.
         steady: the same with draws folded into training seeds (`weightsteer.audit.draws.folded`).
         known: the vector of every control (`weightsteer.audit.draws.owners`).
         drawn: the training seeds of the draws (`weightsteer.audit.draws.trained`).
-        means: the mean ``strength`` of every arm.
+        means: the mean ``strength`` of every intervention and sign.
         options: of `weightsteer.stats.compare`.
 
     Returns:
@@ -45,8 +47,8 @@ def beside_controls(
         names = known.filter(place, owner=of["owner"], owner_method=of["owner_method"])["adapter"]
         own = (pl.col("method") == "control") & pl.col("adapter").is_in(names.to_list())
         part = steady.filter(place, own | vector).drop("strength")
-        arms = part.filter(pl.col("alpha") != 0).select(*VECTOR, "eval", "alpha").unique(maintain_order=True)
-        at = arms.join(arms.filter(vector), on=["eval", "alpha"], how="semi", maintain_order="left")
+        swept = part.filter(pl.col("alpha") != 0).select(*VECTOR, "eval", "alpha").unique(maintain_order=True)
+        at = swept.join(swept.filter(vector), on=["eval", "alpha"], how="semi", maintain_order="left")
         if not at.filter(own).height:
             continue  # the vector or all of its controls have no usable strength
         kinds = known.filter(place, owner=of["owner"], owner_method=of["owner_method"]).select("adapter", "control")
@@ -56,49 +58,48 @@ def beside_controls(
         return pl.DataFrame(
             schema={**SCHEMA, "control": pl.String, "as_good": pl.Boolean, "draws": pl.Int64, "draws_as_good": pl.Int64}
         )
-    beside = _at_strengths(pl.concat(tables), means)
+    compared = _at_strengths(pl.concat(tables), means)
     reached = _reached(chosen, known, drawn)
-    beside = beside.join(reached, on=_REACHED, how="left", nulls_equal=True, maintain_order="left")
-    not_less = ~(pl.col("difference_high") < 0).fill_null(False)  # control minus vector
+    compared = compared.join(reached, on=_REACHED, how="left", nulls_equal=True, maintain_order="left")
+    not_weaker = ~(pl.col("difference_high") < 0).fill_null(False)  # control minus vector
     chance = (1 + pl.col("draws_as_good")) / (1 + pl.col("draws"))
-    return beside.with_columns(as_good=not_less | ((pl.col("draws_as_good") > 0) & (chance > LEVEL)).fill_null(False))
+    reached_often = ((pl.col("draws_as_good") > 0) & (chance > LEVEL)).fill_null(False)
+    return compared.with_columns(as_good=not_weaker | reached_often)
 
 
-def priced(beside: pl.DataFrame, at: pl.DataFrame) -> pl.DataFrame:
-    """With ``price``: the side effect of the control over that of its vector at the same strength, means over seeds.
+def with_costs(compared: pl.DataFrame, at: pl.DataFrame) -> pl.DataFrame:
+    """With ``cost`` and ``reference_cost``, the side effects of the control and of its vector, and ``cost_ratio``.
 
     Args:
-        beside: of `beside_controls`.
-        at: the strengths; as `weightsteer.measure.calibrate` gives them they have the side effects (``value``). Null
-        without.
+        compared: of `compare_with_controls`.
+        at: the strengths; as `weightsteer.measure.calibrate` returns them they have side effects. All three columns are
+            null without.
     """
-    if "value" not in at.columns:
-        return beside.with_columns(price=pl.lit(None, pl.Float64))
-    keys = [name for name in ("model", "behavior", "method", "adapter", "sign") if name in at.columns]
-    its_keys = [f"reference_{name}" if name in ("method", "adapter") else name for name in keys]
-    costs = at.group_by(keys).agg(pl.mean("value"))
-    own = costs.rename({"value": "_own"})
-    its = costs.rename({**dict(zip(keys, its_keys, strict=True)), "value": "_its"})
-    return (
-        beside.join(own, on=keys, how="left", nulls_equal=True, maintain_order="left")
-        .join(its, on=its_keys, how="left", nulls_equal=True, maintain_order="left")
-        .with_columns(price=pl.col("_own") / pl.col("_its"))
-        .drop("_own", "_its")
-    )
+    if not {"sign", "value"} <= set(at.columns):
+        return compared.with_columns(pl.lit(None, pl.Float64).alias(name) for name in COSTS)
+    from weightsteer.measure.calibrate import over_seeds  # with torch, which an audit of finished rows can do without
+
+    costs = over_seeds(at)
+    keys = [name for name in (*VECTOR, "sign") if name in costs.columns]
+    for prefix in ("", "reference_"):
+        names = {name: f"{prefix}{name}" if name in ("method", "adapter") else name for name in keys}
+        own = costs.select(*keys, pl.col("value").alias(f"{prefix}cost")).rename(names)
+        compared = compared.join(own, on=list(names.values()), how="left", nulls_equal=True, maintain_order="left")
+    return compared.with_columns(cost_ratio=pl.col("cost") / pl.col("reference_cost"))
 
 
-def _at_strengths(beside: pl.DataFrame, means: pl.DataFrame) -> pl.DataFrame:
-    """With the mean strengths in the place of the arms."""
+def _at_strengths(compared: pl.DataFrame, means: pl.DataFrame) -> pl.DataFrame:
+    """With the mean strengths in place of the signs."""
     for prefix in ("", "reference_"):
         names = {name: f"{prefix}{name}" for name in ("method", "adapter", "alpha")}
         found = means.rename({**names, "strength": "_strength"})
         keys = ["model", "behavior", "eval", *names.values()]
-        beside = (
-            beside.join(found, on=keys, how="left", nulls_equal=True, maintain_order="left")
+        compared = (
+            compared.join(found, on=keys, how="left", nulls_equal=True, maintain_order="left")
             .with_columns(pl.col("_strength").alias(f"{prefix}alpha"))
             .drop("_strength")
         )
-    return beside
+    return compared
 
 
 _REACHED = ["model", "behavior", "reference_method", "reference_adapter", "adapter", "eval", "sign"]
@@ -131,7 +132,7 @@ def _reached(chosen: pl.DataFrame, known: pl.DataFrame, drawn: pl.DataFrame) -> 
 
 
 def _effects(chosen: pl.DataFrame) -> pl.DataFrame:
-    """Discrimination along the sign of each arm, by seed."""
+    """Discrimination along the sign of α, by seed."""
     base = chosen.filter(pl.col("alpha") == 0).select(*VECTOR, "eval", "seed", "item", before="logratio")
     shift = (pl.col("logratio") - pl.col("before")) * pl.col("alpha")
     means = (
