@@ -11,13 +11,12 @@ from vectors import made, vector_of
 from weightsteer import controls
 from weightsteer.audit import audit, covariates_of, nuisances, transfer
 from weightsteer.audit.cosines import cosines_with
-from weightsteer.audit.draws import UNFOLDED, folded, owners, trained
+from weightsteer.audit.draws import UNFOLDED, folded, many_draws, owners
 from weightsteer.audit.rules import NEGLIGIBLE, Shows, carries
 from weightsteer.audit.words import carried
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats import summarize
-from weightsteer.stats.draws import draw_seed
 
 QUIET: dict[str, Any] = {"clusters": 30, "noise": 0.1, "between_clusters": 0.1, "between_seeds": 0.02, "base": 1}
 SEEDS = (0, 1, 2)
@@ -41,7 +40,8 @@ def drawn(effects: list[list[float]], adapter: str = "lora-random", **other: Any
                 discrimination=effect,
                 method="control",
                 adapter=adapter,
-                seeds=[draw_seed(s, k)],
+                seeds=[s],
+                control_draw=k,
                 draw=99,
                 **QUIET,
                 **other,
@@ -131,7 +131,7 @@ def test_both_arms_together_are_half_their_difference():
         assert found.along[name][0] == pytest.approx((lines[1.0][name] - lines[-1.0][name]) / 2)
 
 
-def test_a_bias_between_other_choices_is_no_yes_saying():
+def test_a_bias_between_other_choices_is_no_yes_bias():
     """Where the answers are A and B, leaning to A says nothing of Yes."""
     rows = of_evals(a={"bias": 2.0}, b={"bias": 2.0, "discrimination": 1.0})
     items = rows.select("eval", "item").unique()
@@ -164,13 +164,6 @@ def test_a_control_belongs_to_the_vector_that_its_rows_name():
     assert set(beside.select("adapter", "reference_adapter").rows()) == set(found)
 
 
-def test_draws_know_their_training_seed():
-    """Names of seeds are how rows tell; a wrong one pairs a draw with a vector that it was not made for."""
-    rows = pl.concat([synthetic(seeds=SEEDS, **QUIET), drawn([[0.0] * 3] * 3)])
-    told = trained(rows, owners(rows))
-    assert told.select("seed", "trained").rows() == [(s + 1000 * k, s) for k in range(3) for s in SEEDS]
-
-
 def test_many_draws_are_not_many_seeds():
     """What a seed does to all of its draws is chance once per seed: thirty draws must not count as thirty seeds."""
     effects = [[0.5] * 10, [-0.5] * 10, [0.0] * 10]
@@ -193,8 +186,9 @@ def test_many_draws_are_not_many_seeds():
 def test_draws_of_one_seed_stay():
     """With a single training seed the draws are the only chance there is: folding them would leave none."""
     rows = pl.concat([synthetic(discrimination=1.0, **QUIET), drawn([[0.4, -0.4, 0.1, 0.0]])])
-    told = trained(rows, owners(rows))
-    assert folded(rows, told).equals(rows)
+    several = many_draws(rows, owners(rows))
+    assert several.is_empty()
+    assert folded(rows, several).equals(rows)
     line = audit(rows, resamples=400).lines.filter(pl.col("method") == "control")
     assert line["seeds"].to_list() == [4, 4]
     assert line["discrimination_low"].max() < 0 < line["discrimination_high"].min()
@@ -203,10 +197,10 @@ def test_draws_of_one_seed_stay():
 def test_folding_keeps_every_effect():
     """The effect of the average row is the average effect; a row lost or doubled would shift it."""
     rows = pl.concat([synthetic(seeds=SEEDS, **QUIET), drawn([[0.3, -0.1], [0.2, 0.6], [0.0, 0.1]])])
-    means = folded(rows, trained(rows, owners(rows)))
+    means = folded(rows, many_draws(rows, owners(rows)))
     control = summarize(means, by_seed=True, resamples=50).filter(pl.col("method") == "control", pl.col("alpha") == 1)
     single = summarize(rows, by_seed=True, resamples=50).filter(pl.col("method") == "control", pl.col("alpha") == 1)
-    wanted = single.with_columns(pl.col("seed") % 1000).group_by("seed").agg(pl.mean("discrimination")).sort("seed")
+    wanted = single.group_by("seed").agg(pl.mean("discrimination")).sort("seed")
     assert np.allclose(control.sort("seed")["discrimination"], wanted["discrimination"])
     assert (
         means.filter(pl.col("method") == "weight")

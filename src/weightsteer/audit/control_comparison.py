@@ -13,6 +13,7 @@ import polars as pl
 from weightsteer.audit.draws import VECTOR
 from weightsteer.stats.compare import SCHEMA, compare
 from weightsteer.stats.correction import LEVEL
+from weightsteer.stats.pairing import REPEATED
 
 COSTS = ("cost", "reference_cost", "cost_ratio")
 
@@ -21,7 +22,6 @@ def compare_with_controls(
     chosen: pl.DataFrame,
     steady: pl.DataFrame,
     known: pl.DataFrame,
-    drawn: pl.DataFrame,
     means: pl.DataFrame,
     **options: Any,
 ) -> pl.DataFrame:
@@ -31,7 +31,6 @@ def compare_with_controls(
         chosen: rows at the two signs of the strengths, every draw by itself.
         steady: the same with draws folded into training seeds (`weightsteer.audit.draws.folded`).
         known: the vector of every control (`weightsteer.audit.draws.owners`).
-        drawn: the training seeds of the draws (`weightsteer.audit.draws.trained`).
         means: the mean ``strength`` of every intervention and sign.
         options: of `weightsteer.stats.compare`.
 
@@ -59,7 +58,7 @@ def compare_with_controls(
             schema={**SCHEMA, "control": pl.String, "as_good": pl.Boolean, "draws": pl.Int64, "draws_as_good": pl.Int64}
         )
     compared = _at_strengths(pl.concat(tables), means)
-    reached = _reached(chosen, known, drawn)
+    reached = _reached(chosen, known)
     compared = compared.join(reached, on=_REACHED, how="left", nulls_equal=True, maintain_order="left")
     not_weaker = ~(pl.col("difference_high") < 0).fill_null(False)  # control minus vector
     chance = (1 + pl.col("draws_as_good")) / (1 + pl.col("draws"))
@@ -105,23 +104,22 @@ def _at_strengths(compared: pl.DataFrame, means: pl.DataFrame) -> pl.DataFrame:
 _REACHED = ["model", "behavior", "reference_method", "reference_adapter", "adapter", "eval", "sign"]
 
 
-def _reached(chosen: pl.DataFrame, known: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
+def _reached(chosen: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
     """How many draws each control has, and how many reach the effect of the vector they were drawn for."""
     effects = _effects(chosen)
     keys = ["model", "behavior"]
     draws = (
         effects.filter(pl.col("method") == "control")
         .join(known, on=[*keys, "adapter"], nulls_equal=True)
-        .join(drawn, on=[*keys, "adapter", "seed"], nulls_equal=True)
         .with_columns(reference_method="owner_method", reference_adapter="owner")
     )
     reference = effects.select(
-        *keys, "eval", "sign", reference_method="method", reference_adapter="adapter", trained="seed", effect="own"
+        *keys, "eval", "sign", reference_method="method", reference_adapter="adapter", seed="seed", effect="own"
     )
     place = [*keys, "eval", "sign", "reference_method", "reference_adapter"]
     on_average = reference.group_by(place).agg(average=pl.mean("effect"))
     return (
-        draws.join(reference, on=[*place, "trained"], how="left", nulls_equal=True)
+        draws.join(reference, on=[*place, "seed"], how="left", nulls_equal=True)
         .join(on_average, on=place, nulls_equal=True)
         .group_by(_REACHED)
         .agg(
@@ -133,12 +131,12 @@ def _reached(chosen: pl.DataFrame, known: pl.DataFrame, drawn: pl.DataFrame) -> 
 
 def _effects(chosen: pl.DataFrame) -> pl.DataFrame:
     """Discrimination along the sign of α, by seed."""
-    base = chosen.filter(pl.col("alpha") == 0).select(*VECTOR, "eval", "seed", "item", before="logratio")
+    base = chosen.filter(pl.col("alpha") == 0).select(*VECTOR, "eval", *REPEATED, "item", before="logratio")
     shift = (pl.col("logratio") - pl.col("before")) * pl.col("alpha")
     means = (
         chosen.filter(pl.col("alpha") != 0)
-        .join(base, on=[*VECTOR, "eval", "seed", "item"], nulls_equal=True)
-        .group_by(*VECTOR, "eval", "seed", pl.col("alpha").cast(pl.Int64).alias("sign"), "label")
+        .join(base, on=[*VECTOR, "eval", *REPEATED, "item"], nulls_equal=True)
+        .group_by(*VECTOR, "eval", *REPEATED, pl.col("alpha").cast(pl.Int64).alias("sign"), "label")
         .agg(shift.mean().alias("shift"))
     )
-    return means.group_by(*VECTOR, "eval", "seed", "sign").agg(own=(pl.col("label") * pl.col("shift")).mean())
+    return means.group_by(*VECTOR, "eval", *REPEATED, "sign").agg(own=(pl.col("label") * pl.col("shift")).mean())

@@ -7,7 +7,7 @@ from typing import Any
 import polars as pl
 
 from weightsteer.audit.control_comparison import compare_with_controls, with_costs
-from weightsteer.audit.draws import UNFOLDED, VECTOR, folded, many_draws, owners, trained
+from weightsteer.audit.draws import UNFOLDED, VECTOR, folded, many_draws, owners
 from weightsteer.audit.nuisance import nuisances
 from weightsteer.audit.rules import Shows, carries, costs_more, judged, shows, side
 from weightsteer.audit.signs import along
@@ -63,8 +63,7 @@ def audit(
     """Audit every intervention of a sweep.
 
     Args:
-        rows: of a sweep. A control belongs to the vector of its behaviour whose adapter its own begins with
-            (``lora-random`` to ``lora``).
+        rows: of a sweep. A control belongs to the vector that its column ``control_of`` names.
         at: the strengths, see `weightsteer.stats.strengths.select`; by default +1 and −1, or the smallest swept of
             each sign: a choice made before looking.
         trained_on: behaviour to the evaluation that asks what it was trained on.
@@ -81,11 +80,11 @@ def audit(
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     means = chosen.rows.group_by(*VECTOR, "eval", "alpha").agg(pl.mean("strength"))
     known = owners(rows)
-    drawn = trained(chosen.rows, known)
-    steady = folded(chosen.rows, drawn)
+    several = many_draws(chosen.rows, known)
+    steady = folded(chosen.rows, several)
     both = summarize(along(steady), **options).filter(pl.col("alpha") != 0)
-    lines, both = _corrected(_summary(steady, drawn, means, **options), both)
-    compared = compare_with_controls(chosen.rows, steady, known, drawn, means, **options)
+    lines, both = _corrected(_summary(steady, several, means, **options), both)
+    compared = compare_with_controls(chosen.rows, steady, known, means, **options)
     controls = with_costs(compared, strengths)
     shifts = _adjusted(nuisances(steady, covariates, **options))
     cosine = _cosines(lines, cosines or {})
@@ -119,11 +118,11 @@ def _headline(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.select(*VECTOR, "seed", "eval", "alpha").unique().filter(pl.col("alpha").is_in(strengths))
 
 
-def _summary(steady: pl.DataFrame, drawn: pl.DataFrame, means: pl.DataFrame, **options: Any) -> pl.DataFrame:
+def _summary(steady: pl.DataFrame, several: pl.DataFrame, means: pl.DataFrame, **options: Any) -> pl.DataFrame:
     """``summarize`` of both arms with their strengths, without what averages over draws cannot tell."""
     lines = summarize(steady, **options).filter(pl.col("alpha") != 0)
     lines = lines.join(means, on=[*VECTOR, "eval", "alpha"], how="left", nulls_equal=True, maintain_order="left")
-    averaged = many_draws(drawn).with_columns(method=pl.lit("control"), _averaged=True)
+    averaged = several.with_columns(method=pl.lit("control"), _averaged=True)
     lines = lines.join(averaged, on=VECTOR, how="left", nulls_equal=True, maintain_order="left")
     told = pl.when(pl.col("_averaged").is_null())
     return lines.with_columns(told.then(name).alias(name) for name in UNFOLDED).drop("_averaged")

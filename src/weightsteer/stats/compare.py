@@ -174,7 +174,7 @@ def _arms(group: pl.DataFrame, metric: str, draws: Bootstrap) -> dict[int, dict[
             "values": values,
             "clusters": clusters,
             "n": grid.label.size,
-            "seeds": group["seed"].unique().sort().to_list(),
+            "seeds": group.select(pl.col("draw").fill_null(0), "seed").unique().sort("draw", "seed").rows(),
             "alpha": float(group.filter(pl.col("alpha") == sign)["strength"].mean()),  # type: ignore[arg-type]
             "base": grid.y[:, grid.zero].mean(0),
         }

@@ -24,7 +24,7 @@ WEAKNESSES = (
     "A vector that does nothing scores 0, more than most real vectors: read SI beside the effect and its interval.",
     "SI counts decisions. An effect that makes sure answers surer changes none; one near 0 nats changes many.",
     "The rarer side of the base model's decisions carries half of the score: with few rejected rows, each weighs much.",
-    "Pure Yes-saying is not 0 but usually far below it when the base model leans to Yes: high broke and counter with "
+    "Pure yes-bias is not 0 but usually far below it when the base model leans to Yes: high broke and counter with "
     "low fix are its sign.",
     "Rows at exactly 0 nats belong to no side and are left out; they are counted as ties.",
 )
@@ -52,10 +52,10 @@ def one_arm(moved: Any, against: Any, *, gaining: Any, losing: Any, pmass: Any =
         return 100 * (np.divide(moved, gaining) - k * np.divide(against, losing)) * np.square(pmass)
 
 
-def of_yes_saying(signed_before: Any, label: Any) -> float:
+def of_yes_bias(signed_before: Any, label: Any) -> float:
     """SI of answering Yes to every row at +α and No to every row at −α, from y along the label at α = 0.
 
-    What pure Yes-saying would score on these very rows: the number to compare an SI with, beside the 0 of a no-op.
+    What pure yes-bias would score on these very rows: the number to compare an SI with, beside the 0 of a no-op.
     """
     cho, rej, yes = signed_before > 0, signed_before < 0, np.broadcast_to(label > 0, np.shape(signed_before))
     counts = ((rej & yes).sum(), (cho & ~yes).sum(), (cho & yes).sum(), (rej & ~yes).sum())
@@ -67,7 +67,7 @@ def reading(line: Mapping[str, Any]) -> str | None:
     if line["si"] is None or line["si"] != line["si"]:
         return None
     yes = f"{line['si_yes']:.0f}".replace("-", "−")
-    told = [f"a no-op scores 0 and pure Yes-saying {yes}"]
+    told = [f"a no-op scores 0 and pure yes-bias {yes}"]
     told.append(f"{line['rej']} rows rejected and {line['cho']} chosen by the base model")
     if line["ties"]:
         told.append(f"{line['ties']} ties left out")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.stats.pairing import REQUIRED
+from weightsteer.stats.pairing import REPEATED, REQUIRED, with_draws
 
 MATCHED = ("converged", "fixed")
 """The states of a strength at which an intervention may be compared with others."""
@@ -18,7 +18,7 @@ MATCHED = ("converged", "fixed")
 CLOSE = 1e-6
 """Strengths are equal when they differ by less than this share: one went through a file, the other did not."""
 
-_KEYS = ["model", "behavior", "method", "adapter", "seed"]
+_KEYS = ["model", "behavior", "method", "adapter", *REPEATED]
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def select(rows: pl.DataFrame, at: pl.DataFrame) -> Selection:
     """
     if absent := [name for name in REQUIRED if name not in rows.columns]:
         raise WeightsteerError(f"these rows are not those of a sweep: no column {', '.join(absent)}.")
-    asked = _asked(at)
+    rows, asked = with_draws(rows), _asked(at)
     keys = [name for name in [*_KEYS, "eval"] if name in asked.columns]
     swept = rows.select(*_KEYS, "eval", "alpha").unique().with_columns(pl.col("alpha").cast(pl.Float64))
     known = swept.select(*_KEYS, "eval").unique()

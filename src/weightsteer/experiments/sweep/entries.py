@@ -139,7 +139,7 @@ def one_draw(entries: Sequence[Entry]) -> list[Entry]:
     once: dict[str, Entry] = {}
     for entry in entries:
         known: dict[str, Any] = identity(entry.intervention)
-        same = {**known, "seed": None, "draw": None} if known["method"] == "control" else known
+        same = {**known, "draw": None}
         once.setdefault(digest_of(same), entry)
     return list(once.values())
 

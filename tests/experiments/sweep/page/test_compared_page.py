@@ -226,7 +226,7 @@ def test_si_stands_with_all_its_parts_and_weaknesses(evidence: Evidence, report:
             assert all(-200 <= end <= 100 for end in ends)
     text = section(report, "decisions")
     assert all(weakness.replace("'", "&#39;") in text for weakness in WEAKNESSES)
-    assert re.search("a no.op scores 0 and pure Yes.saying", text)
+    assert re.search("a no.op scores 0 and pure yes.bias", text)
 
 
 def test_damage_stands_beside_every_effect(report: Path) -> None:
