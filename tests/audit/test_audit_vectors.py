@@ -394,18 +394,18 @@ def test_covariates_are_read_off_the_text():
 # --- transfer ---
 
 
-def test_transfer_is_relative_to_home():
+def test_transfer_is_relative_to_the_in_distribution_evaluation():
     """Trained on facts, half as much on dilemmas; where home itself may be nothing there is no share of it."""
     rows = of_evals(facts={"discrimination": 2.0}, dilemmas={"discrimination": 1.0})
     summary = summarize(rows, resamples=300)
     found = transfer(summary, {"honesty": "facts"}).filter(pl.col("alpha") == 1)
     by_eval = {line["measured_on"]: line for line in found.iter_rows(named=True)}
-    assert by_eval["facts"]["home"]
+    assert by_eval["facts"]["in_distribution"]
     assert by_eval["facts"]["share"] == 1.0
     assert by_eval["dilemmas"]["share"] == pytest.approx(0.5, abs=0.05)
     nothing = summarize(of_evals(facts={}, dilemmas={"discrimination": 1.0}), resamples=300)
     assert transfer(nothing, {"honesty": "facts"})["share"].null_count() == 4
-    assert not transfer(summary)["home"].any()
+    assert not transfer(summary)["in_distribution"].any()
     with pytest.raises(WeightsteerError, match="not swept"):
         transfer(summary, {"honesty": "claims"})
     with pytest.raises(WeightsteerError, match="all seeds"):

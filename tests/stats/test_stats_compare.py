@@ -191,7 +191,7 @@ def test_each_seed_is_taken_at_its_own_strength() -> None:
         ),
         (strengths("lora", "vera"), "weight vera has no rows at alpha 1; it was not swept at all"),
         (strengths("lora", alpha=0.0), "1 strengths are 0"),
-        (strengths("lora", "lora"), "two strengths for one arm"),
+        (strengths("lora", "lora"), "two strengths for one sign"),
         (strengths("lora", "dora", seed=0), "weight dora seed 1 on dilemmas was swept but has no strength"),
         (strengths("lora", "dora").drop("alpha"), "need a column alpha"),
         (strengths("lora"), "nothing to compare"),

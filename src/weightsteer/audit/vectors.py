@@ -29,15 +29,15 @@ class Audit:
             ``evidence`` (a clause for each finding: list), the evaluations by what they show (``steers``, ``reversed``,
             ``mixed``, ``yes_bias``, ``nothing``, ``damaged``, ``unjudged``: lists), ``controls`` that do as well
             somewhere (list).
-        lines: the evidence: ``summarize`` at the audited strengths (``alpha`` is the arm, ``strength`` the mean α) with
+        lines: the evidence: ``summarize`` at the audited strengths (``alpha`` is the sign, ``strength`` the mean α) with
             ``discrimination_adjusted`` and ``bias_adjusted`` (rule 2).
-        along: the same of both arms together (`weightsteer.audit.signs`), on which the naming rests.
+        along: the same of both signs together (`weightsteer.audit.signs`), on which the naming rests.
         controls: ``compare`` of every vector (as the reference) with its controls, with ``as_good``, and ``draws`` and
             ``draws_as_good``: of how many seeds of the control, and in how many its effect reaches the vector's.
         nuisances: see `weightsteer.audit.nuisance`.
         cosines: model, behavior, method, adapter, nuisance, cosine; empty when none were given.
         transfer: see `weightsteer.audit.transfer`.
-        excluded: arms without a usable strength, with the reason.
+        excluded: signs without a usable strength, with the reason.
     """
 
     vectors: pl.DataFrame
@@ -119,7 +119,7 @@ def _headline(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def _summary(steady: pl.DataFrame, several: pl.DataFrame, means: pl.DataFrame, **options: Any) -> pl.DataFrame:
-    """``summarize`` of both arms with their strengths, without what averages over draws cannot tell."""
+    """``summarize`` at both signs with their strengths, without what averages over draws cannot show."""
     lines = summarize(steady, **options).filter(pl.col("alpha") != 0)
     lines = lines.join(means, on=[*VECTOR, "eval", "alpha"], how="left", nulls_equal=True, maintain_order="left")
     averaged = several.with_columns(method=pl.lit("control"), _averaged=True)

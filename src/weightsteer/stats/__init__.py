@@ -8,7 +8,7 @@ such rows. `summarize` says what each intervention does, `compare` which of two 
 from weightsteer.stats.compare import compare
 from weightsteer.stats.correction import LEVEL, benjamini_hochberg, holm
 from weightsteer.stats.frontier import at_equal_damage, frontier
-from weightsteer.stats.informedness import WEAKNESSES, one_arm, reading, surgical_informedness
+from weightsteer.stats.informedness import WEAKNESSES, one_sign, reading, surgical_informedness
 from weightsteer.stats.pairing import GROUP, REQUIRED, changed_side, flips, paired
 from weightsteer.stats.rates import wilson
 from weightsteer.stats.strengths import MATCHED, Selection, headline_strengths, select
@@ -29,7 +29,7 @@ __all__ = [
     "frontier",
     "headline_strengths",
     "holm",
-    "one_arm",
+    "one_sign",
     "paired",
     "reading",
     "select",

@@ -26,8 +26,8 @@ class Selection:
     """Rows at the chosen strengths.
 
     Attributes:
-        rows: with ``alpha`` replaced by its arm (−1, 0 or +1) and the strength itself in ``strength``.
-        excluded: model, behavior, method, adapter, sign and the ``reason``: arms that may not be compared.
+        rows: with ``alpha`` replaced by its sign (−1, 0 or +1) and the strength itself in ``strength``.
+        excluded: model, behavior, method, adapter, sign and the ``reason``: what may not be compared.
     """
 
     rows: pl.DataFrame
@@ -53,11 +53,11 @@ def select(rows: pl.DataFrame, at: pl.DataFrame) -> Selection:
     Args:
         rows: of a sweep that has those strengths.
         at: ``method``, ``adapter``, and either ``alpha`` or ``sign`` and ``alpha_star`` (its size); where they differ
-            also ``model``, ``behavior``, ``seed``, ``eval``. With ``status``, only those of `MATCHED` enter. One arm
+            also ``model``, ``behavior``, ``seed``, ``eval``. With ``status``, only those of `MATCHED` enter. One sign
             of one method enters whole or not at all: seeds left out because they failed would flatter the others.
 
     Raises:
-        WeightsteerError: columns are missing, a strength is 0, not finite, given twice for one arm or not swept, or a
+        WeightsteerError: columns are missing, a strength is 0, not finite, given twice for one sign or not swept, or a
             seed has none.
     """
     if absent := [name for name in REQUIRED if name not in rows.columns]:
@@ -71,30 +71,30 @@ def select(rows: pl.DataFrame, at: pl.DataFrame) -> Selection:
         pl.lit(None, pl.String).alias(n) for n in ("model", "behavior", "eval") if n not in asked
     )
     failed = ~pl.col("status").is_in(MATCHED)
-    arm = ["model", "behavior", "method", "adapter", "sign"]
+    whole = ["model", "behavior", "method", "adapter", "sign"]
     excluded = (
         asked.filter(failed)
-        .group_by(arm, maintain_order=True)
+        .group_by(whole, maintain_order=True)
         .agg(pl.col("seed").unique().sort() if "seed" in asked.columns else pl.lit(None), pl.col("status").unique())
     )
     excluded = excluded.select(
-        *arm,
+        *whole,
         pl.struct("seed", "status").map_elements(_reason, return_dtype=pl.String).alias("reason"),
     )
-    admitted = asked.join(excluded, on=arm, how="anti", nulls_equal=True)
+    admitted = asked.join(excluded, on=whole, how="anti", nulls_equal=True)
     found = _match(admitted, swept)
     one = [*_KEYS, "eval", "sign"]
     if (twice := found.select(one).is_duplicated()).any():
-        raise WeightsteerError(f"two strengths for one arm: {_named(found.filter(twice).row(0, named=True))}.")
+        raise WeightsteerError(f"two strengths for one sign: {_named(found.filter(twice).row(0, named=True))}.")
     _complete(found, known)
-    arms = rows.with_columns(pl.col("alpha").cast(pl.Float64)).join(
+    steered = rows.with_columns(pl.col("alpha").cast(pl.Float64)).join(
         found.select(*_KEYS, "eval", "sign", alpha="swept"), on=[*_KEYS, "eval", "alpha"], nulls_equal=True
     )
     base = rows.filter(pl.col("alpha") == 0).join(found, on=[*_KEYS, "eval"], how="semi", nulls_equal=True)
     taken = pl.concat(
         [
             part.with_columns(strength=pl.col("alpha").cast(pl.Float64), alpha=side).select(*rows.columns, "strength")
-            for part, side in ((base, pl.lit(0.0)), (arms, pl.col("sign").cast(pl.Float64)))
+            for part, side in ((base, pl.lit(0.0)), (steered, pl.col("sign").cast(pl.Float64)))
         ]
     )
     return Selection(taken, excluded)
@@ -138,9 +138,9 @@ def _match(asked: pl.DataFrame, swept: pl.DataFrame) -> pl.DataFrame:
 
 
 def _complete(found: pl.DataFrame, known: pl.DataFrame) -> None:
-    """Refuse an arm in which a seed that was swept has no strength."""
-    arms = found.select("model", "behavior", "method", "adapter", "eval", "sign").unique()
-    due = arms.join(known, on=["model", "behavior", "method", "adapter", "eval"], nulls_equal=True)
+    """Refuse a sign at which a seed that was swept has no strength."""
+    signs = found.select("model", "behavior", "method", "adapter", "eval", "sign").unique()
+    due = signs.join(known, on=["model", "behavior", "method", "adapter", "eval"], nulls_equal=True)
     missing = due.join(found, on=[*_KEYS, "eval", "sign"], how="anti", nulls_equal=True)
     if missing.height:
         raise WeightsteerError(

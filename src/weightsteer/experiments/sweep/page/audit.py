@@ -203,8 +203,8 @@ def _cell(line: Line | None) -> dict[str, Any] | None:
         "bias": estimate(line, "bias"),
         "label": words_of(line).label,
         "tone": line["tone"],
-        "home": line["home"],
-        "share": None if line["home"] or line["share"] is None else f"{line['share']:.0%}".replace("-", "−"),
+        "home": line["in_distribution"],
+        "share": None if line["in_distribution"] or line["share"] is None else f"{line['share']:.0%}".replace("-", "−"),
     }
 
 
