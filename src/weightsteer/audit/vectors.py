@@ -29,7 +29,7 @@ class Audit:
             ``evidence`` (a clause for each finding: list), the evaluations by what they show (``steers``, ``reversed``,
             ``mixed``, ``yes_bias``, ``nothing``, ``damaged``, ``unjudged``: lists), ``controls`` that do as well
             somewhere (list).
-        lines: the evidence: ``summarize`` at the audited strengths (``alpha`` is the sign, ``strength`` the mean α) with
+        lines: ``summarize`` at the audited strengths (``alpha`` is the sign, ``strength`` the mean α) with
             ``discrimination_adjusted`` and ``bias_adjusted`` (rule 2).
         along: the same of both signs together (`weightsteer.audit.signs`), on which the naming rests.
         controls: ``compare`` of every vector (as the reference) with its controls, with ``as_good``, and ``draws`` and

@@ -46,7 +46,7 @@ def surgical_informedness(
 def one_sign(moved: Any, against: Any, *, gaining: Any, losing: Any, pmass: Any = 1.0, k: float = K) -> Any:
     """``100 · (moved/gaining − k against/losing) · pmass²``: SI of one strength, for what has no opposite one.
 
-    At +α: ``one_sign(fix, broke, gaining=rej, losing=cho)``; at −α ``one_sign(flip, counter, gaining=cho, losing=rej)``.
+    At +α ``one_sign(fix, broke, gaining=rej, losing=cho)``, at −α ``one_sign(flip, counter, gaining=cho, losing=rej)``
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         return 100 * (np.divide(moved, gaining) - k * np.divide(against, losing)) * np.square(pmass)
