@@ -77,8 +77,9 @@ def test_every_control_stands_beside_its_vector(out: Path) -> None:
         "positive-branch",
         "negative-branch",
     }
-    drawn = [frame.filter(adapter="lora-random")["seed"].n_unique() for frame in (controls, GIVEN["matched"])]
+    drawn = [frame.filter(adapter="lora-random")["draw"].n_unique() for frame in (controls, GIVEN["matched"])]
     assert drawn == [1, 2]  # all draws at the strengths that are compared
+    assert set(controls["seed"]) == set(GIVEN["rows"].filter(method="weight")["seed"])
     assert set(controls["alpha"]) == {-1.0, 0.0, 1.0}
     assert set(GIVEN["cosines"]) == {("kind", "lora")}
     assert set(GIVEN["cosines"]["kind", "lora"]) == set(CONTROL_PAIRS)
@@ -90,14 +91,14 @@ def test_strengths_of_equal_side_effects_are_swept(out: Path) -> None:
     kinds = {"weight", "activation", "prompt", "control"}
     assert set(found["method"]) == kinds == set(matched["method"])
     own = found.filter(method="weight").select("sign", "alpha_star")
-    for _, control in found.filter(method="control").group_by("adapter", "seed"):
+    for _, control in found.filter(method="control").group_by("adapter", "draw"):
         assert control.select("sign", "alpha_star").sort("sign").equals(own.sort("sign"))
         assert set(control["status"]) <= {"fixed", "not converged", "saturated", "not monotone"}
     priced = found.filter(pl.col("method") == "control", pl.col("alpha_star").is_not_null())
     once = priced.group_by("adapter", "sign").agg(pl.col("value").is_not_null().sum())
     assert set(once["value"]) == {1}  # what one draw of each costs there
-    keys = ["method", "adapter", "seed"]
-    asked = {(*line[:3], line[3]) for line in found.select(*keys, "alpha_star").iter_rows() if line[3] is not None}
+    keys = ["method", "adapter", "seed", "draw"]
+    asked = set(found.select(*keys, "alpha_star").drop_nulls("alpha_star").iter_rows())
     swept = set(matched.filter(pl.col("alpha") != 0).select(*keys, "alpha").unique().iter_rows())
     assert swept == asked
     assert found.filter(method="weight")["status"].to_list() != ["fixed", "fixed"]
