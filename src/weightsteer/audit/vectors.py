@@ -124,8 +124,8 @@ def _summary(steady: pl.DataFrame, several: pl.DataFrame, means: pl.DataFrame, *
     lines = lines.join(means, on=[*VECTOR, "eval", "alpha"], how="left", nulls_equal=True, maintain_order="left")
     averaged = several.with_columns(method=pl.lit("control"), _averaged=True)
     lines = lines.join(averaged, on=VECTOR, how="left", nulls_equal=True, maintain_order="left")
-    told = pl.when(pl.col("_averaged").is_null())
-    return lines.with_columns(told.then(name).alias(name) for name in UNFOLDED).drop("_averaged")
+    unfolded = pl.when(pl.col("_averaged").is_null())
+    return lines.with_columns(unfolded.then(name).alias(name) for name in UNFOLDED).drop("_averaged")
 
 
 def _corrected(lines: pl.DataFrame, both: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -148,8 +148,8 @@ def _corrected(lines: pl.DataFrame, both: pl.DataFrame) -> tuple[pl.DataFrame, p
     for name in EFFECTS:
         own = (pl.col(name) * pl.col("alpha")).sign() == pl.col(f"_{name}_sign")
         gate = pl.max_horizontal(f"{name}_adjusted", f"{name}_p")
-        told = pl.when(pl.col(f"{name}_adjusted").is_not_null()).then(pl.when(own).then(gate).otherwise(1.0))
-        lines = lines.with_columns(told.alias(f"{name}_adjusted"))
+        adjusted = pl.when(pl.col(f"{name}_adjusted").is_not_null()).then(pl.when(own).then(gate).otherwise(1.0))
+        lines = lines.with_columns(adjusted.alias(f"{name}_adjusted"))
     return lines.drop(f"_{name}_sign" for name in EFFECTS), both
 
 

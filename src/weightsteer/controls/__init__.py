@@ -74,9 +74,9 @@ def control(kind: str, vector: WeightVector, seed: int | None = None, draw: int 
         raise _made_otherwise(found)
     own = int(vector.metadata["seed"])
     chosen = own if seed is None or not found.drawn else seed
-    told = f"control {kind}" + (f" with seed {chosen}" if found.drawn else "")
+    operation = f"control {kind}" + (f" with seed {chosen}" if found.drawn else "")
     made = WeightVector(found.make(vector, chosen), vector.metadata)
-    return _labelled(found, made, vector, told, draw=draw)
+    return _labelled(found, made, vector, operation, draw=draw)
 
 
 def draws(kind: str, vector: WeightVector, count: int = DRAWS) -> list[WeightVector]:
@@ -112,9 +112,9 @@ def one_branch(
     if found.side not in folders:
         raise WeightsteerError(f"the control {kind} needs the folder of the {found.side} branch.")
     branch = found.make(WeightVector.from_branch(folders[found.side], model))
-    told = f"control {kind}" + (", norm matched" if matched else ", as trained")
+    operation = f"control {kind}" + (", norm matched" if matched else ", as trained")
     made = branch.norm_matched(of) if matched else branch
-    return _labelled(found, made, of, told, "" if matched else "-as-trained")
+    return _labelled(found, made, of, operation, "" if matched else "-as-trained")
 
 
 def control_pairs(
@@ -154,18 +154,18 @@ def trained(kind: str, vector: WeightVector, of: WeightVector, *, matched: bool 
     if not isinstance(found, PairsKind):
         raise _made_otherwise(found)
     made = vector.norm_matched(of) if matched else vector
-    told = f"control {kind}" + (", norm matched" if matched else ", as trained")
-    return _labelled(found, made, of, told, "" if matched else "-as-trained")
+    operation = f"control {kind}" + (", norm matched" if matched else ", as trained")
+    return _labelled(found, made, of, operation, "" if matched else "-as-trained")
 
 
 def nuisance_name(vector: WeightVector) -> str:
     """What a nuisance vector is a vector of: its kind of control, else the behaviour it was trained on."""
-    told = vector.metadata
-    return str(told["control"]["kind"] if "control" in told else told["behavior"])
+    metadata = vector.metadata
+    return str(metadata["control"]["kind"] if "control" in metadata else metadata["behavior"])
 
 
 def _labelled(
-    kind: Kind, made: WeightVector, of: WeightVector, told: str, suffix: str = "", draw: int = 0
+    kind: Kind, made: WeightVector, of: WeightVector, operation: str, suffix: str = "", draw: int = 0
 ) -> WeightVector:
     """With the behaviour of its vector and a name of its own: an average of both would hide either."""
     changes: dict[str, Any] = {
@@ -180,7 +180,7 @@ def _labelled(
             "of_seed": of.metadata["seed"],
             "draw": draw,
         },
-        "operations": [*made.metadata.get("operations", []), told],
+        "operations": [*made.metadata.get("operations", []), operation],
     }
     if kind.made_from != "pairs":
         changes["geometry"] = None  # it described the branches of the vector

@@ -1,8 +1,8 @@
 """Paired, clustered, multi-seed statistics of a sweep.
 
 A row is one evaluation item scored under one intervention at one strength; everything here is computed from a frame of
-such rows. `summarize` says what each intervention does, `compare` which of two does more and whether that can be told,
-`frontier` what it costs.
+such rows. `summarize` says what each intervention does, `compare` which of two does more and whether the difference is
+distinguishable from 0, `frontier` what it costs.
 """
 
 from weightsteer.stats.compare import compare

@@ -1,4 +1,4 @@
-"""``compare``: which of two interventions does more, over identical rows, and whether that can be told at this n.
+"""``compare``: which of two interventions does more over identical rows, if the difference is distinguishable from 0.
 
 For methods a and b at chosen strengths, both paired with α = 0 on the same items::
 

@@ -67,10 +67,10 @@ def reading(line: Mapping[str, Any]) -> str | None:
     if line["si"] is None or line["si"] != line["si"]:
         return None
     yes = f"{line['si_yes']:.0f}".replace("-", "−")
-    told = [f"a no-op scores 0 and pure yes-bias {yes}"]
-    told.append(f"{line['rej']} rows rejected and {line['cho']} chosen by the base model")
+    parts = [f"a no-op scores 0 and pure yes-bias {yes}"]
+    parts.append(f"{line['rej']} rows rejected and {line['cho']} chosen by the base model")
     if line["ties"]:
-        told.append(f"{line['ties']} ties left out")
+        parts.append(f"{line['ties']} ties left out")
     if (fewer := min(line["rej"], line["cho"])) < FEW:
-        told.append(f"one row of the rarer side is worth up to {50 * (1 + K) / fewer:.1f} points")
-    return "; ".join(told)
+        parts.append(f"one row of the rarer side is worth up to {50 * (1 + K) / fewer:.1f} points")
+    return "; ".join(parts)

@@ -132,8 +132,10 @@ def _match(asked: pl.DataFrame, swept: pl.DataFrame) -> pl.DataFrame:
         line = lost.sort(_KEYS, nulls_last=True).row(0, named=True)
         same = [pl.col(name).eq_missing(line[name]) for name in [*_KEYS, "eval"]]
         mine = joined.filter(*same)["swept"].drop_nulls().unique()
-        told = f"swept: {', '.join(f'{a:g}' for a in mine.sort())}" if len(mine) else "it was not swept at all"
-        raise WeightsteerError(f"{_named(line)} has no rows at alpha {line['alpha']:g}; {told}. Sweep it there first.")
+        swept_at = f"swept: {', '.join(f'{a:g}' for a in mine.sort())}" if len(mine) else "it was not swept at all"
+        raise WeightsteerError(
+            f"{_named(line)} has no rows at alpha {line['alpha']:g}; {swept_at}. Sweep it there first."
+        )
     return found
 
 

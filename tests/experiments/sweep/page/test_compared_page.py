@@ -16,11 +16,12 @@ from weightsteer.experiments.sweep.page.controls import control_tables
 from weightsteer.experiments.sweep.page.costs import cost_tables
 from weightsteer.experiments.sweep.page.decisions import decision_tables
 from weightsteer.experiments.sweep.page.evidence import Evidence, gather
-from weightsteer.experiments.sweep.page.matched import matched_tables, not_usable, told_apart
+from weightsteer.experiments.sweep.page.matched import distinguished, matched_tables, not_usable
 from weightsteer.formatting import estimate
 from weightsteer.report.cells import small
 from weightsteer.report.charts import series
 from weightsteer.stats import WEAKNESSES, summarize
+from weightsteer.stats.verdict import Difference
 
 
 @pytest.fixture(scope="module")
@@ -162,11 +163,25 @@ def test_the_first_sentences_name_what_is_carried_and_by_whom(evidence: Evidence
     assert rows["weight · dora"]["tone"] == ("mixed" if ", but" in told["dora"] else "good")
     assert rows["activation · diffmean"]["label"] == told["diffmean"]
     assert "control · lora-random" not in rows
-    first, second = in_short(found, not_usable(evidence, shown)), told_apart(matched_tables(evidence, shown))
+    first, second = in_short(found, not_usable(evidence, shown)), distinguished(matched_tables(evidence, shown))
     assert "oft: no strength of equal side effects" in first[0]
-    assert "Beside weight · dora at equal side effects, on dilemmas: at +α" in second[0]
+    assert "Compared with weight · dora at equal side effects, on dilemmas: at +α" in second[0]
     lede = report.read_text("utf-8").split('class="lede', 1)[1].split("</div>", 1)[0]
     assert "no strength of equal side effects" in lede
+
+
+def test_what_is_not_distinguishable_from_the_reference_is_said() -> None:
+    """Without it the first sentences would name only those that do more or less, as if the others had not been run."""
+    verdict = {"a": Difference.NOT_SEPARABLE, "b": Difference.MORE, "c": Difference.NOT_SEPARABLE}
+    groups = [{"name": name, "arms": [{"sign": 1, "verdict": each}]} for name, each in verdict.items()]
+    section = {"reference": "weight · lora", "tables": [{"eval": "dilemmas", "groups": groups}]}
+    assert distinguished([section]) == [
+        "Compared with weight · lora at equal side effects, on dilemmas: at +α b does more; "
+        "a and c are not distinguishable from it."
+    ]
+    alike = [{"name": str(i), "arms": [{"sign": -1, "verdict": Difference.NOT_SEPARABLE}]} for i in range(4)]
+    (sentence,) = distinguished([{**section, "tables": [{"eval": "dilemmas", "groups": alike}]}])
+    assert sentence.endswith("at −α none of the 4 others is distinguishable from it.")
 
 
 def test_a_control_is_as_good_only_where_its_vector_does_something(evidence: Evidence) -> None:
@@ -192,7 +207,7 @@ def test_a_control_shows_its_cost(evidence: Evidence) -> None:
         numbers = {"cost": pl.lit(cost, pl.Float64), "cost_ratio": pl.lit(ratio, pl.Float64)}
         known = replace(evidence.audit, controls=held.with_columns(**numbers))
         (table,) = control_tables(replace(evidence, audit=known), series(swept()))
-        assert {(line["cost"], line["dear"]) for line in table["lines"]} == {words}
+        assert {(line["cost"], line["costs_more"]) for line in table["lines"]} == {words}
 
 
 def test_si_stands_with_all_its_parts_and_weaknesses(evidence: Evidence, report: Path) -> None:

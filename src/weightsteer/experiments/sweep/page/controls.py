@@ -1,4 +1,4 @@
-"""Controls beside the vectors they belong to: does something that should do nothing do as well?"""
+"""Control comparisons: does something that should have no effect do as well as the vector?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _VECTOR = ["model", "behavior", "reference_method", "reference_adapter"]
 
 
 def control_tables(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]]:
-    """For each vector its controls, arm by arm, with the vector's own effect beside theirs."""
+    """For each vector its controls, sign by sign, with the vector's own effect next to theirs."""
     if evidence.audit is None or evidence.audit.controls.is_empty():
         return []
     tables = []
@@ -63,11 +63,11 @@ def meanings(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _line(line: Mapping[str, Any]) -> dict[str, Any]:
-    """One control in one arm. It can only do as well where the vector itself is told from 0, in the right direction."""
+    """One control at one sign. It can only do as well where the vector itself steers, in the right direction."""
     kind = str(line["adapter"]).removeprefix(f"{line['reference_adapter']}-")
     works = line["reference_effect_low"] is not None and line["reference_effect_low"] > 0
     return {
-        "told": kind,
+        "name": kind,
         "kind": line["control"],
         "eval": line["eval"],
         "arm": arm(line["sign"]),
@@ -80,7 +80,7 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
         "mde": "–" if line["mde"] is None else f"{line['mde']:.2f}",
         "draws": "–" if line["draws"] is None else f"{line['draws_as_good']} of {line['draws']}",
         "cost": "–" if line["cost"] is None else f"{line['cost']:.2f}",
-        "dear": line["cost_ratio"] is not None and line["cost_ratio"] > COST_RATIO,
+        "costs_more": line["cost_ratio"] is not None and line["cost_ratio"] > COST_RATIO,
         "works": works,
         "as_good": works and bool(line["as_good"]),
     }

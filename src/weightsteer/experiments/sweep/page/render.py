@@ -16,7 +16,7 @@ from weightsteer.experiments.sweep.page.details import audit_table, flipped, lim
 from weightsteer.experiments.sweep.page.evidence import Evidence
 from weightsteer.experiments.sweep.page.families import comparisons, price
 from weightsteer.experiments.sweep.page.figures import SCOPE, Figure
-from weightsteer.experiments.sweep.page.matched import matched_tables, not_usable, told_apart
+from weightsteer.experiments.sweep.page.matched import distinguished, matched_tables, not_usable
 from weightsteer.formatting import estimate, listed, number, share, signed
 from weightsteer.report.cells import bar, key, reach
 from weightsteer.report.charts import Series, series, short_module
@@ -58,7 +58,7 @@ def render(
         "page.html.jinja",
         title=f"{listed(behaviors)} on {listed(models)}",
         facts=_facts(summary, shown),
-        sentences=[*in_short(found, unusable), *told_apart(matched)] or sentences,
+        sentences=[*in_short(found, unusable), *distinguished(matched)] or sentences,
         asides=asides if folded and not found else [],
         spoken=spoken if found else [],
         verdicts=found,
