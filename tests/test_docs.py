@@ -2,12 +2,14 @@
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 from adapters_of import random_adapter
 from tiny import tiny
 from vectors import batch, logits, peft_logits
+from wheels import installed, run
 
 from weightsteer import adapters
 from weightsteer.adapters import AdapterFolder
@@ -77,6 +79,39 @@ def test_the_example_behaviour_loads(tmp_path):
     behavior = Behavior.load(file)
     assert behavior.name == "punctuality"
     assert behavior.evaluations == {"dilemmas": 1}
+
+
+USE = """
+import torch
+import weightsteer as ws
+from weightsteer import adapters
+from weightsteer.analysis import bases
+from weightsteer.cli.catalogue import catalogue
+
+model, _ = ws.load_model("pocket-s")
+assert len(ws.evals.load("weekdays").items(model)) == 14
+assert ws.Behavior.load("punctuality").positive.pole == "punctual"
+assert adapters.family_of({"peft_type": "HRA"}).name == "hra"
+assert bases.make("layer-norms", model, rank=2).rank("model.layers.0.self_attn.o_proj") == 2
+kinds = {"evals": "weekdays", "behaviors": "punctuality", "adapters": "hra", "bases": "layer-norms"}
+for kind, name in kinds.items():
+    assert name in [row[0] for row in catalogue(kind) if row[2] == "another-package 2.1" and row[1]], kind
+"""
+
+
+def test_the_examples_work_in_a_package_of_somebody_else(tmp_path):
+    """The pages promise that a file of one's own package and three lines of its pyproject.toml are all it takes."""
+    kept = {
+        "add-an-adapter.md": ("python", "hra.py"),
+        "add-an-evaluation.md": ("python", "weekdays.py"),
+        "add-a-basis.md": ("python", "layer_norms.py"),
+        "add-a-behaviour.md": ("yaml", "behaviors/punctuality.yaml"),
+    }
+    files = {f"my_package/{file}": block(page, language) for page, (language, file) in kept.items()}
+    tables = [tomllib.loads(block(page, "toml"))["project"]["entry-points"] for page in kept]
+    points = {group: names for table in tables for group, names in table.items()}
+    assert len(points) == len(kept)
+    run(USE, installed(tmp_path / "made", files | {"my_package/__init__.py": ""}, points))
 
 
 PAGES = [DOCS.parent / "README.md", *sorted(DOCS.glob("*.md"))]

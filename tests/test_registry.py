@@ -1,15 +1,13 @@
 """The one registry: what is built in, what scripts register, and what other distributions bring."""
 
-import os
 import subprocess
 import sys
 import warnings
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from zipfile import ZipFile
 
 import pytest
+from wheels import installed, run
 
 from weightsteer import registry
 from weightsteer.data.behaviors.files import Behaviors
@@ -175,59 +173,28 @@ assert not {"torch", "another_package"} & set(sys.modules)
 """
 
 
-def wheel(folder: Path, version: str = "2.1") -> Path:
-    """A distribution with an evaluation, a family, a family that cannot be imported, and a behaviour."""
-    files = {
-        "another_package/__init__.py": "",
-        "another_package/weekdays.py": WEEKDAYS,
-        "another_package/family.py": FAMILY,
-        "another_package/broken.py": "import gone\n",
-        "another_package/behaviors/punctuality.yaml": BEHAVIOR,
-        "another_package/behaviors/pocket/punctuality.yaml": BEHAVIOR.replace("punctual,", "early,"),
-    }
-    info = f"another_package-{version}.dist-info"
-    files |= {
-        f"{info}/METADATA": f"Metadata-Version: 2.1\nName: another-package\nVersion: {version}\n",
-        f"{info}/WHEEL": "Wheel-Version: 1.0\nGenerator: by-hand\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
-        f"{info}/entry_points.txt": (
-            "[weightsteer.evals]\nweekdays = another_package.weekdays:Weekdays\n"
-            "[weightsteer.adapters]\nhalf-lora = another_package.family\nbroken = another_package.broken\n"
-            "dora = another_package.family\n"
-            "[weightsteer.behaviors]\npunctuality = another_package.behaviors\n"
-        ),
-    }
-    files[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*files, f"{info}/RECORD"])
-    path = folder / f"another_package-{version}-py3-none-any.whl"
-    with ZipFile(path, "w") as archive:
-        for name, text in files.items():
-            archive.writestr(name, text)
-    return path
-
-
-def installed(folder: Path, version: str = "2.1") -> Path:
-    """The folder that a wheel was installed into."""
-    folder.mkdir()
-    made, target = wheel(folder, version), folder / "site"
-    command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--target", target, made]
-    subprocess.run(command, check=True)
-    return target
-
-
-def run(code: str, site: Path) -> str:
-    paths = [str(site), *filter(None, [os.environ.get("PYTHONPATH")])]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+FILES = {
+    "another_package/__init__.py": "",
+    "another_package/weekdays.py": WEEKDAYS,
+    "another_package/family.py": FAMILY,
+    "another_package/broken.py": "import gone\n",
+    "another_package/behaviors/punctuality.yaml": BEHAVIOR,
+    "another_package/behaviors/pocket/punctuality.yaml": BEHAVIOR.replace("punctual,", "early,"),
+}
+POINTS = {
+    "weightsteer.evals": {"weekdays": "another_package.weekdays:Weekdays"},
+    "weightsteer.adapters": {
+        "half-lora": "another_package.family",
+        "broken": "another_package.broken",
+        "dora": "another_package.family",
+    },
+    "weightsteer.behaviors": {"punctuality": "another_package.behaviors"},
+}
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    try:  # to look for the module would turn off the shim through which others find distutils
-        version("pip")
-    except PackageNotFoundError:
-        pytest.skip("needs pip")
-    return installed(tmp_path_factory.mktemp("made") / "first")
+    return installed(tmp_path_factory.mktemp("made") / "first", FILES, POINTS)
 
 
 def test_an_installed_package_adds_a_family_an_evaluation_and_a_behaviour(site):
@@ -240,18 +207,16 @@ def test_the_source_of_an_extension_follows_its_files_and_its_version(site, tmp_
     first = run(SOURCES, site).split()
     assert len(set(first)) == 2, "one package, and a YAML file of it"
     assert run(SOURCES, site).split() == first
-    later = run(SOURCES, installed(tmp_path / "later", "2.2")).split()
+    later = run(SOURCES, installed(tmp_path / "later", FILES, POINTS, "2.2")).split()
     assert not set(later) & set(first)
-    changed = installed(tmp_path / "changed")
-    with (changed / "another_package" / "__init__.py").open("a") as file:
-        file.write("HELPER = 1\n")
+    changed = installed(tmp_path / "changed", FILES | {"another_package/__init__.py": "HELPER = 1"}, POINTS)
     evaluation, family, behavior = run(SOURCES, changed).split()
     assert evaluation != first[0]
     assert family != first[1]
     assert behavior == first[2]
 
 
-def test_a_behaviour_that_is_not_where_it_should_be_is_told(site, monkeypatch):
+def test_a_behaviour_that_is_not_where_it_should_be_is_told(monkeypatch):
     """A wrong entry point would be a traceback of importlib."""
     made = Behaviors()
     places = {"a": "weightsteer.errors", "b": "gone.b"}

@@ -154,6 +154,10 @@ class Registry(Generic[T]):
             return self._find(name).token
         return digest_of([told, *([label, file_digest(file)] for label, file in files)])
 
+    def outside(self) -> dict[str, str]:
+        """The sources of all extensions from outside this package, for work that may use any of them; by name."""
+        return {name: source for name in self.names() if (source := self.source(name))}
+
     @cached_property
     def builtin(self) -> dict[str, str]:
         """Names of the extensions of this package, with the modules that define them."""

@@ -1,7 +1,6 @@
 """Versions of this package and of the libraries that do its arithmetic."""
 
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 
 __version__ = "0.1.0"
 
@@ -11,6 +10,8 @@ _NUMERICS = ("torch", "transformers", "peft")
 @cache
 def versions() -> dict[str, str]:
     """Versions of this package and of the libraries that do the arithmetic, read without importing them."""
+    from importlib.metadata import PackageNotFoundError, version  # takes a tenth of the start of --help
+
     found = {"weightsteer": __version__}
     for package in _NUMERICS:
         try:

@@ -217,9 +217,9 @@ def test_another_model_is_refused(tmp_path: Path) -> None:
     with pytest.raises(WeightsteerError, match="different models: tiny-qwen3"):
         v + theirs
     with pytest.raises(WeightsteerError, match=r"no decoder layer model\.layers\.7; its layers are .*0 to .*3"):
-        vector((7,)).check_fits(model)
+        vector((7,)).check_compatible(model)
     with pytest.raises(WeightsteerError, match="has 16 entries, the model's residual stream 32"):
-        vector(width=16).check_fits(model)
+        vector(width=16).check_compatible(model)
     with pytest.raises(WeightsteerError, match="has 16 entries"), ws.steer(model, vector(width=16), 1.0):
         logits(model, batch())
 

@@ -86,7 +86,7 @@ def test_the_warning_says_how_to_avoid_it(tmp_path):
     worst = max(report.modules, key=lambda name: report.modules[name].error)
     assert worst in text
     assert "20 modules with smaller errors" in text
-    content = json.loads(json.dumps(report.told(), allow_nan=False))
+    content = json.loads(json.dumps(report.record(), allow_nan=False))
     assert content["total"]["gain"] == report.total.gain < 0.99
     assert content["modules"].keys() == set(v.names)
 

@@ -13,9 +13,13 @@ import pytest
 
 import weightsteer
 from weightsteer import experiments
+from weightsteer.experiments.ablation.stages import Subject
+from weightsteer.experiments.stages.vector import Vector
 from weightsteer.files import file_digest
+from weightsteer.registry import ADAPTERS, BASES
 from weightsteer.runtime.code import PACKAGE, _code_digest, _read, code_digest, reached, release
 from weightsteer.runtime.inputs import InputFile
+from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.runtime.store import Store
 
@@ -280,6 +284,29 @@ def test_a_working_copy_counts_by_content_and_a_release_by_its_version(monkeypat
     installed = code_digest(names)
     _code_digest.cache_clear()
     assert installed != here
+
+
+def test_extensions_from_outside_count_where_any_of_them_may_be_used() -> None:
+    """A difference made by the old formula of somebody's adapter family would be served for the new one."""
+
+    def subject() -> Subject:
+        vector = Vector(ModelSpec.of("pocket-s"), pairs, pairs, "honesty", 0)
+        return Subject(vector.model, vector, None, {}, {}, 0)
+
+    def mine() -> None: ...
+
+    pairs = Data()
+    before = subject()
+    for registry in (ADAPTERS, BASES):
+        registry.add("mine", object(), mine)
+    try:
+        after = subject()
+        assert before.vector.signature != after.vector.signature
+        assert before.bases != after.bases
+    finally:
+        for registry in (ADAPTERS, BASES):
+            registry.remove("mine")
+    assert subject() == before
 
 
 def test_families_and_evaluations_are_reached_though_they_are_found_by_name() -> None:

@@ -5,7 +5,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 from weightsteer.terms import linear_shape, matrix_shape, per_row
-from weightsteer.terms.places import Places
+from weightsteer.terms.copies import Copies
 
 
 def test_matrix_shape_is_that_of_the_map_not_of_the_storage():
@@ -41,13 +41,13 @@ def test_strengths_keep_a_dimension():
 def test_copies_are_made_once_for_a_place():
     """A cast of every factor in every forward pass would cost more than the product itself."""
     factor = torch.ones(4, 4)
-    places, cpu = Places(factor), torch.device("cpu")
-    assert places(torch.float32, cpu)[0] is factor
-    half = places(torch.bfloat16, cpu)[0]
+    copies, cpu = Copies(factor), torch.device("cpu")
+    assert copies(torch.float32, cpu)[0] is factor
+    half = copies(torch.bfloat16, cpu)[0]
     assert half.dtype == torch.bfloat16
-    assert places(torch.bfloat16, cpu)[0] is half
-    places.prepare(linear(2, 2).double())
-    assert places(torch.float64, cpu)[0] is places._placed[0]
-    wide = Places(factor, wide=True)
+    assert copies(torch.bfloat16, cpu)[0] is half
+    copies.prepare(linear(2, 2).double())
+    assert copies(torch.float64, cpu)[0] is copies._placed[0]
+    wide = Copies(factor, wide=True)
     wide.prepare(linear(2, 2).bfloat16())
     assert wide(torch.float32, cpu)[0] is factor

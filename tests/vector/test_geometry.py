@@ -68,7 +68,7 @@ def test_antipodal_branches(drawn, c):
 def test_hand_case():
     """Orthogonal branches of lengths 3 and 4: dW is 5 long, half of what was learned is drift."""
     pair = geometry(task(up=[3.0, 0.0]), task(up=[0.0, 4.0]))
-    told = pair.total.told()
+    told = pair.total.record()
     assert told["cos_anti"] == 0.0
     assert told["asymmetry"] == 0.75
     assert told["drift_ratio"] == 1.0
@@ -88,7 +88,7 @@ def test_layers_and_kinds_are_told_apart():
     assert pair.by_kind["mlp.down_proj"].drift_share == 1.0
     assert pair.by_kind["lm_head"].drift_share == 0.5
     assert sum(part.positive for part in pair.by_layer.values()) == pair.total.positive
-    assert json.loads(json.dumps(pair.told(), allow_nan=False)) == pair.told()
+    assert json.loads(json.dumps(pair.record(), allow_nan=False)) == pair.record()
 
 
 def test_a_branch_that_did_not_move():
@@ -98,7 +98,7 @@ def test_a_branch_that_did_not_move():
     assert pair.total.asymmetry is None
     assert pair.total.drift_ratio == 1.0
     assert "did not move" in pair.reading
-    json.dumps(pair.told(), allow_nan=False)
+    json.dumps(pair.record(), allow_nan=False)
 
 
 def test_vectors_of_pairs_carry_it(tmp_path):

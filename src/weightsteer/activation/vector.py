@@ -90,10 +90,10 @@ class ActivationVector:
         return hash(tuple(self.directions))
 
     def __repr__(self) -> str:
-        told = self._metadata
-        base = told.get("base", {}).get("name", "unknown base")
+        known = self._metadata
+        base = known.get("base", {}).get("name", "unknown base")
         return (
-            f"ActivationVector({told['behavior']}, {told['adapter']} on {base}, "
+            f"ActivationVector({known['behavior']}, {known['adapter']} on {base}, "
             f"layers {', '.join(map(str, self.layers))}, norm {self.norm():.4g})"
         )
 
@@ -203,7 +203,7 @@ class ActivationVector:
 
         return add
 
-    def check_fits(self, model: PreTrainedModel) -> None:
+    def check_compatible(self, model: PreTrainedModel) -> None:
         """Raise a `WeightsteerError` unless the model has every steered block, at the width of the vector."""
         prefix, blocks = decoder_layers(model)
         known = {f"{prefix}.{number}" for number in range(len(blocks))}
@@ -236,7 +236,7 @@ class ActivationVector:
         """
         vector = cls(*vectorfile.read(Path(path)))
         if model is not None:
-            vector.check_fits(model)
+            vector.check_compatible(model)
             if not other_base:
                 check_base(vector._metadata, model)
         return vector
@@ -261,11 +261,11 @@ class ActivationVector:
         Raises:
             WeightsteerError: no control vector, or one with other layers or another width than the model's.
         """
-        directions, hint, told = gguf.read(Path(path))
+        directions, hint, known = gguf.read(Path(path))
         prefix, _ = decoder_layers(model)
-        told = {"adapter": "gguf", **told, "gguf": {"file": Path(path).name, "model_hint": hint}, **(metadata or {})}
-        vector = cls({f"{prefix}.{layer}": direction for layer, direction in directions.items()}, told)
-        vector.check_fits(model)
+        known = {"adapter": "gguf", **known, "gguf": {"file": Path(path).name, "model_hint": hint}, **(metadata or {})}
+        vector = cls({f"{prefix}.{layer}": direction for layer, direction in directions.items()}, known)
+        vector.check_compatible(model)
         return vector
 
     def _combined(self, other: "ActivationVector", sign: float) -> "ActivationVector":
@@ -274,14 +274,16 @@ class ActivationVector:
         directions = {name: direction.double() for name, direction in self.directions.items()}
         for name, direction in other.directions.items():
             directions[name] = directions.get(name, torch.zeros(len(direction))) + sign * direction.double()
-        told, theirs = self.metadata, other.metadata
+        metadata, theirs = self.metadata, other.metadata
         for key in ("behavior", "adapter"):
-            told[key] = common([told[key], theirs[key]])
-        if theirs["seed"] != told["seed"]:
-            told["seeds"] = sorted({*told.get("seeds", [told["seed"]]), *theirs.get("seeds", [theirs["seed"]])})
-        told["operations"] = [*told.get("operations", []), f"{'plus' if sign > 0 else 'minus'} {other.digest}"]
-        told["with"] = [*told.get("with", []), {"digest": other.digest, "metadata": theirs}]
-        return ActivationVector(directions, told)
+            metadata[key] = common([metadata[key], theirs[key]])
+        if theirs["seed"] != metadata["seed"]:
+            metadata["seeds"] = sorted(
+                {*metadata.get("seeds", [metadata["seed"]]), *theirs.get("seeds", [theirs["seed"]])}
+            )
+        metadata["operations"] = [*metadata.get("operations", []), f"{'plus' if sign > 0 else 'minus'} {other.digest}"]
+        metadata["with"] = [*metadata.get("with", []), {"digest": other.digest, "metadata": theirs}]
+        return ActivationVector(directions, metadata)
 
     def _check_comparable(self, other: "ActivationVector") -> None:
         mine, theirs = self._metadata.get("base", {}), other._metadata.get("base", {})
@@ -300,9 +302,8 @@ class ActivationVector:
         )
 
     def _derived(self, directions: Mapping[str, Tensor], operation: str) -> "ActivationVector":
-        told = self.metadata
-        told["operations"] = [*told.get("operations", []), operation]
-        return ActivationVector(directions, told)
+        operations = [*self._metadata.get("operations", []), operation]
+        return ActivationVector(directions, {**self._metadata, "operations": operations})
 
 
 def _layer(name: str) -> int:

@@ -37,13 +37,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         raise WeightsteerError(f"there is no file {path}; give the safetensors file of a saved activation vector.")
     try:
         with safe_open(path, framework="pt") as file:
-            told = file.metadata() or {}
-            if _ENTRY not in told:
-                kind = "a weight vector: use WeightVector.load" if "weightsteer" in told else "no activation vector"
+            entries = file.metadata() or {}
+            if _ENTRY not in entries:
+                kind = "a weight vector: use WeightVector.load" if "weightsteer" in entries else "no activation vector"
                 raise WeightsteerError(
-                    f"{path} is {kind}. Activation vectors are made with ActivationVector.from_pairs or from_gguf."
+                    f"{path} is {kind}. Activation vectors are made by weightsteer.fit_activation, or read from GGUF "
+                    "control vectors by ActivationVector.from_gguf."
                 )
-            header = json.loads(told[_ENTRY])
+            header = json.loads(entries[_ENTRY])
             if header["version"] != VERSION:
                 raise WeightsteerError(
                     f"{path} has format version {header['version']}, this release reads {VERSION}: "

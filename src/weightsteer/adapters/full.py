@@ -139,9 +139,9 @@ def _term(path: str, module: nn.Module, name: str, change: Tensor) -> Term:
 
 def _check_names(plus: "_Source", minus: "_Source") -> None:
     if only := sorted(plus.names ^ minus.names):
-        told = [f"{name} (only in {plus if name in plus.names else minus})" for name in only]
+        differing = [f"{name} (only in {plus if name in plus.names else minus})" for name in only]
         raise WeightsteerError(
-            f"the two checkpoints hold different tensors: {some(told)}. Give two fine-tunes of one architecture."
+            f"the two checkpoints hold different tensors: {some(differing)}. Give two fine-tunes of one architecture."
         )
 
 
@@ -210,9 +210,12 @@ class _Reader:
         lost = sorted(name for name in self._source.names if self._key(name) is None)
         if extra or lost:
             self._stack.close()
-            told = [*(f"{name} (not in the file)" for name in lost), *(f"{name} (only in the file)" for name in extra)]
+            names = [
+                *(f"{name} (not in the file)" for name in lost),
+                *(f"{name} (only in the file)" for name in extra),
+            ]
             raise WeightsteerError(
-                f"the tensors of {self} are not those of its modules: {some(told)}. If transformers can load it, load "
+                f"the tensors of {self} are not those of its modules: {some(names)}. If transformers can load it, load "
                 "both models and pass them instead of the folders."
             )
         return self

@@ -40,7 +40,7 @@ def project(self: "WeightVector", basis: Bases, *, matched: bool = False) -> "We
         basis: of the output or the input side; a tuple of one each projects on both sides.
         matched: scale the component, by one number for all modules, to the norm that the vector has in the modules of
             the basis: a projection is shorter than what it was taken from, and being shorter is not being less
-            effective. For the norm of the whole vector: ``v.project(basis).norm_matched(v)``.
+            effective. For the norm of the whole vector: ``project(v, basis).norm_matched(v)``.
 
     Returns:
         A vector of the modules that both have; those the basis lacks are left out.
@@ -62,9 +62,9 @@ def project(self: "WeightVector", basis: Bases, *, matched: bool = False) -> "We
 
 
 def complement(self: "WeightVector", basis: Bases) -> "WeightVector":
-    """``v − v.project(basis)``, exactly; the modules the basis lacks stay as they are.
+    """``v − project(v, basis)``, exactly; the modules the basis lacks stay as they are.
 
-    ``v.keep(v.project(basis).names).complement(basis)`` is the remainder in the modules of the basis alone.
+    ``complement(v.keep(project(v, basis).names), basis)`` is the remainder in the modules of the basis alone.
 
     Raises:
         WeightsteerError: as `project`.

@@ -183,27 +183,27 @@ def _front(behavior: str, base: str, library: str, tags: list[str]) -> str:
 
 def facts_of(vector: "WeightVector") -> dict[str, str]:
     """What the vector says about itself: where it comes from, how large it is, at which strength it was found good."""
-    told = vector.metadata
-    base = told.get("base", {})
+    metadata = vector.metadata
+    base = metadata.get("base", {})
     facts = {
         "behaviour": _behavior(vector),
-        "adapter family": str(told["adapter"]),
-        "seed": _told(told.get("seeds", told["seed"])),
+        "adapter family": str(metadata["adapter"]),
+        "seed": _text(metadata.get("seeds", metadata["seed"])),
         "base model": f"{_base(vector)} (weights {base.get('hash', 'not recorded')})",
         "modules": f"{len(vector.names)}, {vector.names[0]} to {vector.names[-1]}",
         "norm ‖dW‖": f"{vector.norm():.4g}",
     }
-    recommended = told.get("recommended_alpha")
-    facts["recommended α"] = _told(recommended) if recommended is not None else "not measured"
-    for side, branch in told.get("branches", {}).items():
+    recommended = metadata.get("recommended_alpha")
+    facts["recommended α"] = _text(recommended) if recommended is not None else "not measured"
+    for side, branch in metadata.get("branches", {}).items():
         config = {key: value for key in _RECIPE if (value := branch.get("config", {}).get(key)) is not None}
-        told_config = "".join(f", {key} {_told(value)}" for key, value in config.items())
-        facts[f"{side} branch"] = f"adapter {branch.get('digest', 'not recorded')}{told_config}"
-    if operations := told.get("operations"):
+        settings = "".join(f", {key} {_text(value)}" for key, value in config.items())
+        facts[f"{side} branch"] = f"adapter {branch.get('digest', 'not recorded')}{settings}"
+    if operations := metadata.get("operations"):
         facts["operations"] = "; ".join(map(str, operations))
     # by layer and by kind of module it has too much for a card
-    geometry = {key: value for key, value in (told.get("geometry") or {}).items() if not isinstance(value, Mapping)}
-    facts |= {f"geometry: {key}": _told(value) for key, value in geometry.items()}
+    geometry = {key: value for key, value in (metadata.get("geometry") or {}).items() if not isinstance(value, Mapping)}
+    facts |= {f"geometry: {key}": _text(value) for key, value in geometry.items()}
     facts["digest"] = vector.digest
     facts["full record"] = "`weightsteer.json`"
     return facts
@@ -246,7 +246,7 @@ def _table(facts: Mapping[str, str]) -> str:
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)])
 
 
-def _told(value: Any) -> str:
+def _text(value: Any) -> str:
     if isinstance(value, float):
         return f"{value:.4g}"
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, sort_keys=True)

@@ -68,7 +68,7 @@ def export_merged(
         cost = between(logits(model, prompts), expected)
         model.save_pretrained(partial)
         tokenizer.save_pretrained(partial)
-        evidence = {**report.told(), "vector": vector.digest, "logits": {"max": cost.max, "mean": cost.mean}}
+        evidence = {**report.record(), "vector": vector.digest, "logits": {"max": cost.max, "mean": cost.mean}}
         replace(partial / "merge.json", as_json(evidence))
         replace(partial / "README.md", checkpoint_card(vector, facts, report, cost).encode())
     url = hub.push(Path(folder), push, private=private) if push is not None else None

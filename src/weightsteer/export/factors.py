@@ -35,7 +35,7 @@ class LeftOut:
         worst = sorted(lost, key=lambda name: -lost[name])[:count]
         return {name: lost[name] for name in worst if lost[name] > 0}
 
-    def told(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """For JSON."""
         return {"truncation": self.matrices.record() if self.matrices else None, "bias_norm": self.bias}
 
@@ -96,6 +96,6 @@ def _not_low_rank(name: str, matrix: Sum) -> WeightsteerError:
     forms = ", ".join(sorted({part.form for _, part in matrix.parts}))
     return WeightsteerError(
         f"the delta of {name} is not of low rank (its parts: {forms}), so no LoRA holds it exactly. Give a rank or "
-        "an energy (--rank 32, --energy 0.99) to export the nearest LoRA and be told what it loses, merge the vector "
+        "an energy (--rank 32, --energy 0.99) to export the nearest LoRA and see what it loses, merge the vector "
         "into a checkpoint (--merged), or steer with the vector itself."
     )

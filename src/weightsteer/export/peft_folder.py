@@ -204,9 +204,9 @@ def _evidence(
     vector: "WeightVector", alpha: float, proof: Proof, left_out: LeftOut | None, cost: Difference | None
 ) -> dict[str, Any]:
     """proof.json."""
-    told: dict[str, Any] = {"vector": vector.digest, "alpha": alpha, **proof.told()}
+    record: dict[str, Any] = {"vector": vector.digest, "alpha": alpha, **proof.record()}
     if left_out is not None:
-        told["left_out"] = left_out.told()
+        record["left_out"] = left_out.record()
     if cost is not None:
-        told["cost"] = {"max": cost.max, "mean": cost.mean}
-    return told
+        record["cost"] = {"max": cost.max, "mean": cost.mean}
+    return record

@@ -81,7 +81,7 @@ class Proof:
         # written so that NaN fails
         return self.weights <= WEIGHT_TOLERANCE and self.logits.max <= self.tolerance
 
-    def told(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """For JSON."""
         return {**asdict(self), "passed": self.passed, "weight_tolerance": WEIGHT_TOLERANCE}
 

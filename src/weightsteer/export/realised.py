@@ -84,7 +84,7 @@ class Realised:
         """Whether the cast took more than a user of the vector would accept unasked."""
         return self.asked > 0 and not (self.gain >= LEAST_GAIN and self.error <= MOST_ERROR)
 
-    def told(self) -> dict[str, float | None]:
+    def record(self) -> dict[str, float | None]:
         """For JSON."""
         return {
             "ratio": self.ratio if math.isfinite(self.ratio) else None,
@@ -125,13 +125,13 @@ class MergeReport:
             "or leave the weights alone: weightsteer.steer and an exported LoRA lose nothing."
         )
 
-    def told(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """For JSON."""
         return {
             "alpha": self.alpha,
             "dtype": self.dtype,
-            "total": self.total.told(),
-            "modules": {name: realised.told() for name, realised in self.modules.items()},
+            "total": self.total.record(),
+            "modules": {name: realised.record() for name, realised in self.modules.items()},
             "warning": self.warning,
         }
 

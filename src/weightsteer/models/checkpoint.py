@@ -107,11 +107,11 @@ def check_keys(source: str | Path, found: Mapping[str, Any]) -> None:
         "not of this model": sorted(found["unexpected_keys"]),
     }
     if any(lists.values()):
-        told = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
+        listed = "; ".join(f"{what}: {_some(names)}" for what, names in lists.items() if names)
         raise WeightsteerError(
-            f"the weights of {source} are not those of the model that its config.json describes ({told}). transformers "
-            "would put random numbers where a tensor is missing and leave out what it does not know. Copy or download "
-            "the checkpoint again, all of its files; or save the model again with save_pretrained."
+            f"the weights of {source} are not those of the model that its config.json describes ({listed}). "
+            "transformers would put random numbers where a tensor is missing and leave out what it does not know. Copy "
+            "or download the checkpoint again, all of its files; or save the model again with save_pretrained."
         )
 
 

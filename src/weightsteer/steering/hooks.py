@@ -1,4 +1,4 @@
-"""Sites: what is active on a module, and the one forward that carries it out.
+"""Hooks: what is active on a module, and the one forward that carries it out.
 
 A steered module gets a ``forward`` of its own, around the one of its class. Every effect is computed from the
 module's raw input and own output, and added. So several vectors, and nested contexts, add exactly, in any order and
@@ -47,47 +47,47 @@ class Effect:
 
 
 @dataclass(frozen=True, eq=False)
-class _Site:
+class _Hook:
     """What a module was given: the ``forward`` set on it (not on its class) before, if any, and the effects."""
 
     before: Callable[..., Any] | None
     effects: tuple[Effect, ...]
 
 
-_sites: WeakKeyDictionary[nn.Module, _Site] = WeakKeyDictionary()
+_hooks: WeakKeyDictionary[nn.Module, _Hook] = WeakKeyDictionary()
 _lock = RLock()  # a context may end in another thread than the one that entered it
 
 
 def add(module: nn.Module, effect: Effect) -> Callable[[], None]:
     """Put an effect on a module; what is returned takes it away again, in whatever order."""
     with _lock:
-        site = _sites.get(module) or _Site(vars(module).get("forward"), ())
-        _set(module, replace(site, effects=(*site.effects, effect)))
+        hook = _hooks.get(module) or _Hook(vars(module).get("forward"), ())
+        _set(module, replace(hook, effects=(*hook.effects, effect)))
 
     def remove() -> None:
         with _lock:
-            site = _sites[module]
-            _set(module, replace(site, effects=tuple(other for other in site.effects if other is not effect)))
+            hook = _hooks[module]
+            _set(module, replace(hook, effects=tuple(other for other in hook.effects if other is not effect)))
 
     return remove
 
 
-def _set(module: nn.Module, site: _Site) -> None:
+def _set(module: nn.Module, hook: _Hook) -> None:
     """Give a module the forward for some effects; without any, what it had before."""
-    if site.effects:
+    if hook.effects:
         # bound, so that the forward of a copied module gets the copy, and does not run on the original's weights
-        module.forward = MethodType(_forward(module, site), module)
-        _sites[module] = site
+        module.forward = MethodType(_forward(module, hook), module)
+        _hooks[module] = hook
         return
-    del _sites[module]
-    if site.before is None:
+    del _hooks[module]
+    if hook.before is None:
         del module.forward
     else:
-        module.forward = site.before
+        module.forward = hook.before
 
 
-def _forward(owner: nn.Module, site: _Site) -> Callable[..., Any]:
-    before, effects = site.before, site.effects
+def _forward(owner: nn.Module, hook: _Hook) -> Callable[..., Any]:
+    before, effects = hook.before, hook.effects
     claims = tuple(dict.fromkeys(effect.claim for effect in effects))
     alone = effects[0] if len(effects) == 1 else None
     through_input = alone.modify_input if alone else None

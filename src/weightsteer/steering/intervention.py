@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import check_base, decoder_layers, layer_index
 from weightsteer.models.experts import among_experts
-from weightsteer.steering import hooks as sites
+from weightsteer.steering import hooks
 from weightsteer.steering.claims import Claim, claimed
 from weightsteer.terms import Modifier
 
@@ -99,7 +99,7 @@ def steer(
             generator steers or measures the model; or (in the forward pass) the batch has another number of rows than
             alpha, or another thread or task runs the model.
     """
-    effects: list[tuple[nn.Module, sites.Effect]] = []
+    effects: list[tuple[nn.Module, hooks.Effect]] = []
     pairs = _pairs(intervention, alpha)
     with claimed(model) as claim, ExitStack() as stack:
         for one, given in pairs:
@@ -110,7 +110,7 @@ def steer(
             for one, _ in pairs:
                 check_base(one.metadata, model)
         for module, effect in effects:
-            stack.callback(sites.add(module, effect))
+            stack.callback(hooks.add(module, effect))
         yield model
 
 
@@ -143,10 +143,10 @@ def _pairs(intervention: Any, alpha: Strength | None) -> list[tuple[Any, Strengt
     return pairs
 
 
-def _effect(intervention: Any, name: str, module: nn.Module, alpha: Tensor, claim: Claim) -> sites.Effect:
+def _effect(intervention: Any, name: str, module: nn.Module, alpha: Tensor, claim: Claim) -> hooks.Effect:
     modify = intervention.modify(name, module)
     modify_input = getattr(intervention, "modify_input", None)
-    return sites.Effect(name, modify, None if modify_input is None else modify_input(name, module), alpha, claim)
+    return hooks.Effect(name, modify, None if modify_input is None else modify_input(name, module), alpha, claim)
 
 
 def _strength(alpha: float | Sequence[float] | Tensor, model: nn.Module) -> Tensor:

@@ -12,8 +12,8 @@ from transformers.pytorch_utils import Conv1D
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.models.fingerprint import fingerprint
+from weightsteer.terms.copies import Copies
 from weightsteer.terms.modules import linear_shape
-from weightsteer.terms.places import Places
 
 # by module: the fingerprint of weight and bias when they were hashed, and the hash
 _digests: WeakKeyDictionary[nn.Module, tuple[tuple[Any, ...], str]] = WeakKeyDictionary()
@@ -30,7 +30,7 @@ class Served:
     """
 
     owned: bool
-    weight: Places
+    weight: Copies
     bias: Tensor | None
 
 
@@ -130,7 +130,7 @@ class BaseWeight:
         """
         owned = self.belongs_to(module)
         weight, bias = _tensors(module if owned else self._checked())
-        served = Served(owned, Places(weight), bias)
+        served = Served(owned, Copies(weight), bias)
         served.weight.prepare(module)
         return served
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from weightsteer.terms.arithmetic import per_row
-from weightsteer.terms.places import Places
+from weightsteer.terms.copies import Copies
 from weightsteer.terms.term import Modifier, Term, stored, total
 
 
@@ -22,7 +22,7 @@ class Bias(Term):
             raise ValueError(f"a bias of shape {tuple(vector.shape)} instead of (d_out,)")
         self.vector = stored(vector)
         self.shape = (len(vector), int(d_in))
-        self._places = Places(self.vector, wide=True)
+        self._copies = Copies(self.vector, wide=True)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -48,10 +48,10 @@ class Bias(Term):
         return Bias(drawn * (self.vector.double().norm() / drawn.norm()), self.shape[1])
 
     def modifier(self, module: nn.Module) -> Modifier:
-        self._places.prepare(module)
+        self._copies.prepare(module)
 
         def modify(x: Tensor, own: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-            (vector,) = self._places(alpha.dtype, y.device)
+            (vector,) = self._copies(alpha.dtype, y.device)
             return (y + per_row(alpha, y) * vector).to(y.dtype)
 
         return modify

@@ -11,8 +11,8 @@ from torch.nn import functional
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms.arithmetic import per_row
+from weightsteer.terms.copies import Copies
 from weightsteer.terms.modules import linear_shape
-from weightsteer.terms.places import Places
 from weightsteer.terms.term import Modifier, Term, stored, total
 
 
@@ -31,7 +31,7 @@ class Dense(Term):
             raise ValueError(f"values of shape {tuple(values.shape)} instead of (d_out, d_in); a 1-d gain is (d, 1)")
         self.values = stored(values)
         self.shape = (values.shape[0], values.shape[1])
-        self._places = Places(self.values)
+        self._copies = Copies(self.values)
 
     @classmethod
     def fuse(cls, parts: Sequence[tuple[float, "Dense"]]) -> Self:
@@ -58,10 +58,10 @@ class Dense(Term):
         ``y' = y + α · (f(x; D) − f(x; 0))``."""
         if linear_shape(module) is None:
             return self._affine(module)
-        self._places.prepare(module)
+        self._copies.prepare(module)
 
         def modify(x: Tensor, own: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-            (values,) = self._places(x.dtype, x.device)
+            (values,) = self._copies(x.dtype, x.device)
             return torch.addcmul(y, functional.linear(x, values), per_row(alpha, y)).to(y.dtype)
 
         return modify

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weightsteer.terms.arithmetic import add_product, per_row
+from weightsteer.terms.copies import Copies
 from weightsteer.terms.dense import Dense
 from weightsteer.terms.modules import linear_shape
-from weightsteer.terms.places import Places
 from weightsteer.terms.term import Modifier, Term, stored
 
 
@@ -25,7 +25,7 @@ class LowRank(Term):
         self.B = stored(B)
         self.A = stored(A)
         self.shape = (B.shape[0], A.shape[1])
-        self._places = Places(self.B.T, self.A)
+        self._copies = Copies(self.B.T, self.A)
 
     @property
     def rank(self) -> int:
@@ -59,10 +59,10 @@ class LowRank(Term):
         """
         if linear_shape(module) is None:  # an embedding, say: there is no x to multiply
             return Dense(self.delta()).modifier(module)
-        self._places.prepare(module)
+        self._copies.prepare(module)
 
         def modify(x: Tensor, own: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-            up, down = self._places(x.dtype, x.device)
+            up, down = self._copies(x.dtype, x.device)
             inner = (functional.linear(x, down) * per_row(alpha, x)).to(x.dtype)
             return add_product(y, inner, up)
 

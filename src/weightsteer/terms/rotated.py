@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from weightsteer.terms.arithmetic import add_product, per_row
 from weightsteer.terms.base_weight import BaseWeight
+from weightsteer.terms.copies import Copies
 from weightsteer.terms.dense import Dense
-from weightsteer.terms.places import Places
 from weightsteer.terms.term import InputModifier, Modifier, Term, agreed_base, rescaled, stored
 
 SMALL = 2**18
@@ -41,7 +41,7 @@ class Rotated(Term):
         self.blocks = stored(blocks)
         self.base = base
         self.shape = base.shape
-        self._places = Places(self.blocks)
+        self._copies = Copies(self.blocks)
 
     @classmethod
     def fuse(cls, parts: Sequence[tuple[float, "Rotated"]]) -> Self:
@@ -72,10 +72,10 @@ class Rotated(Term):
         if math.prod(self.shape) <= SMALL:
             return Dense(self.delta()).modifier(module)
         base = self.base.serve(module)
-        self._places.prepare(module)
+        self._copies.prepare(module)
 
         def modify(x: Tensor, own: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-            (blocks,), (weight,) = self._places(x.dtype, x.device), base.weight(x.dtype, x.device)
+            (blocks,), (weight,) = self._copies(x.dtype, x.device), base.weight(x.dtype, x.device)
             return add_product(y, (multiplied(x, blocks) * per_row(alpha, x)).to(x.dtype), weight.T)
 
         return modify
@@ -86,7 +86,7 @@ class Rotated(Term):
             return None
 
         def modify(x: Tensor, alpha: Tensor) -> Tensor:
-            (blocks,) = self._places(x.dtype, x.device)
+            (blocks,) = self._copies(x.dtype, x.device)
             return torch.addcmul(x, multiplied(x, blocks), per_row(alpha, x)).to(x.dtype)
 
         return modify
@@ -127,8 +127,8 @@ class Butterfly(Term):
         self.factors = stored(factors)
         self.base = base
         self.shape = base.shape
-        self._places = Places(self.factors)
-        self._scale_places = Places(self.scales, wide=True)
+        self._copies = Copies(self.factors)
+        self._scale_copies = Copies(self.scales, wide=True)
 
     @property
     def kind(self) -> Hashable:
@@ -176,13 +176,13 @@ class Butterfly(Term):
         if math.prod(self.shape) <= SMALL:
             return Dense(self.delta()).modifier(module)
         base = self.base.serve(module)
-        self._places.prepare(module)
-        self._scale_places.prepare(module)
+        self._copies.prepare(module)
+        self._scale_copies.prepare(module)
         from_own = [base.owned and bool((factors == torch.eye(factors.shape[-1])).all()) for factors in self.factors]
 
         def modify(x: Tensor, own: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-            (factors,), (weight,) = self._places(x.dtype, x.device), base.weight(x.dtype, x.device)
-            (scales,) = self._scale_places(alpha.dtype, x.device)
+            (factors,), (weight,) = self._copies(x.dtype, x.device), base.weight(x.dtype, x.device)
+            (scales,) = self._scale_copies(alpha.dtype, x.device)
             strength = per_row(alpha, y)
             result = y
             for k, unturned in enumerate(from_own):

@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from weightsteer.terms.arithmetic import add_product, per_row
 from weightsteer.terms.base_weight import BaseWeight
-from weightsteer.terms.places import Places
+from weightsteer.terms.copies import Copies
 from weightsteer.terms.term import InputModifier, Modifier, Term, agreed_base, rescaled, stored, total
 
 
@@ -31,7 +31,7 @@ class RowScale(Term):
         self.base = base
         self.shape = base.shape
         self.bias = bool(bias) and not (base.bound and base.bias is None)
-        self._places = Places(self.scale, wide=True)
+        self._copies = Copies(self.scale, wide=True)
 
     @property
     def kind(self) -> Hashable:
@@ -61,13 +61,13 @@ class RowScale(Term):
 
     def modifier(self, module: nn.Module) -> Modifier:
         """``y' = y + α · s ∘ W x``; W x is the module's own output less its bias, if W is its own weight."""
-        places, base = self._places, self.base.serve(module)
-        places.prepare(module)
+        copies, base = self._copies, self.base.serve(module)
+        copies.prepare(module)
         shift = base.bias
         if not base.owned:
 
             def modify(x: Tensor, own: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-                (scale,), (weight,) = places(alpha.dtype, y.device), base.weight(x.dtype, x.device)
+                (scale,), (weight,) = copies(alpha.dtype, y.device), base.weight(x.dtype, x.device)
                 product = functional.linear(x, weight)
                 if self.bias and shift is not None:
                     product = product + shift.to(y.device, alpha.dtype)
@@ -76,13 +76,13 @@ class RowScale(Term):
         elif self.bias or shift is None:
 
             def modify(x: Tensor, own: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-                (scale,) = places(alpha.dtype, y.device)
+                (scale,) = copies(alpha.dtype, y.device)
                 return torch.addcmul(y, own, per_row(alpha, y) * scale).to(y.dtype)
 
         else:
 
             def modify(x: Tensor, own: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-                (scale,) = places(alpha.dtype, y.device)
+                (scale,) = copies(alpha.dtype, y.device)
                 return torch.addcmul(y, own - shift.to(alpha.dtype), per_row(alpha, y) * scale).to(y.dtype)
 
         return modify
@@ -101,7 +101,7 @@ class ColumnScale(Term):
         self.scale = stored(scale)
         self.base = base
         self.shape = base.shape
-        self._places = Places(self.scale, wide=True)
+        self._copies = Copies(self.scale, wide=True)
 
     @classmethod
     def fuse(cls, parts: Sequence[tuple[float, "ColumnScale"]]) -> Self:
@@ -118,10 +118,10 @@ class ColumnScale(Term):
     def modifier(self, module: nn.Module) -> Modifier:
         """``y' = y + W (α · s ∘ x)``."""
         base = self.base.serve(module)
-        self._places.prepare(module)
+        self._copies.prepare(module)
 
         def modify(x: Tensor, own: Tensor, y: Tensor, alpha: Tensor) -> Tensor:
-            (scale,), (weight,) = self._places(alpha.dtype, x.device), base.weight(x.dtype, x.device)
+            (scale,), (weight,) = self._copies(alpha.dtype, x.device), base.weight(x.dtype, x.device)
             return add_product(y, (x * (per_row(alpha, x) * scale)).to(x.dtype), weight.T)
 
         return modify
@@ -132,7 +132,7 @@ class ColumnScale(Term):
             return None
 
         def modify(x: Tensor, alpha: Tensor) -> Tensor:
-            (scale,) = self._places(alpha.dtype, x.device)
+            (scale,) = self._copies(alpha.dtype, x.device)
             return torch.addcmul(x, x, per_row(alpha, x) * scale).to(x.dtype)
 
         return modify

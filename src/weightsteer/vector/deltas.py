@@ -42,7 +42,7 @@ class Deltas(Mapping[str, Sum]):
         """The Frobenius norm of one delta.
 
         Raises:
-            WeightsteerError: the delta depends on base weights that are not at hand, and no file told its norm.
+            WeightsteerError: the delta depends on base weights that are not at hand, and no file says its norm.
         """
         if name not in self._norms:
             self._norms[name] = self[name].norm()
@@ -55,12 +55,12 @@ class Deltas(Mapping[str, Sum]):
     def only(self, names: Iterable[str]) -> "Deltas":
         """Those of some modules."""
         chosen = set(names)
-        return Deltas({name: self[name] for name in self if name in chosen}, self._told(chosen))
+        return Deltas({name: self[name] for name in self if name in chosen}, self._known_norms(chosen))
 
     def scaled(self, factor: Callable[[str], float]) -> "Deltas":
         """Each delta times the factor of its module."""
         factors = {name: factor(name) for name in self}
-        # the norms a file told are passed on only where they cannot be computed: equal vectors tell equal norms
+        # norms from a file are passed on only where they cannot be computed: equal vectors have equal norms
         norms = {name: abs(factors[name]) * norm for name, norm in self._norms.items() if not _computable(self[name])}
         return Deltas({name: self[name].scaled(factors[name]) for name in self}, norms)
 
@@ -76,7 +76,7 @@ class Deltas(Mapping[str, Sum]):
         """``√Σ_i ‖dW_i‖²``."""
         return math.sqrt(math.fsum(self.norm(name) ** 2 for name in self))
 
-    def _told(self, names: Iterable[str]) -> dict[str, float]:
+    def _known_norms(self, names: Iterable[str]) -> dict[str, float]:
         return {name: self._norms[name] for name in names if name in self._norms}
 
 

@@ -53,24 +53,26 @@ def difference(positive: str | Path, negative: str | Path, model: PreTrainedMode
     _check_bases(folders, base)
     first, second = folders.values()
     families = adapters.family_of(first.config), adapters.family_of(second.config)
-    told: dict[str, Any] = {**_told(folders, base), "mode": mode}
+    metadata: dict[str, Any] = {**_provenance(folders, base), "mode": mode}
     try:
         plus, minus = families[0].branch_delta(first, model), families[1].branch_delta(second, model)
     except WeightsteerError as error:
         # some pairs are known exactly though their branches are not: what the folders lack cancels
         if mode == "bisector" or families[0] is not families[1]:
             raise
-        told["geometry"] = {"reading": f"The two branches are not known apart: {_without_paths(str(error), folders)}"}
-        return families[0].pair_delta(first, second, model), told
+        metadata["geometry"] = {
+            "reading": f"The two branches are not known apart: {_without_paths(str(error), folders)}"
+        }
+        return families[0].pair_delta(first, second, model), metadata
     if all(family.peft_type for family in families):  # a full fine-tune lists what changed, not what was trained
         _check_modules(set(plus), set(minus))
     pair = geometry(plus, minus)
-    told["geometry"] = pair.told()
+    metadata["geometry"] = pair.record()
     if mode == "bisector":
-        return _combined(plus, minus, *_bisector(pair)), told
+        return _combined(plus, minus, *_bisector(pair)), metadata
     if families[0] is families[1]:
-        return families[0].pair_delta(first, second, model), told
-    return _combined(plus, minus, 1.0, -1.0), told
+        return families[0].pair_delta(first, second, model), metadata
+    return _combined(plus, minus, 1.0, -1.0), metadata
 
 
 def task(folder: str | Path, model: PreTrainedModel) -> Made:
@@ -83,7 +85,7 @@ def task(folder: str | Path, model: PreTrainedModel) -> Made:
     folders = {str((read.training or {}).get("side", "branch")): read}
     base = _base(model)
     _check_bases(folders, base)
-    return adapters.family_of(read.config).branch_delta(read, model), {**_told(folders, base), "mode": "task"}
+    return adapters.family_of(read.config).branch_delta(read, model), {**_provenance(folders, base), "mode": "task"}
 
 
 def checkpoints(positive: Checkpoint, negative: Checkpoint, base: Checkpoint | None = None) -> Made:
@@ -94,7 +96,7 @@ def checkpoints(positive: Checkpoint, negative: Checkpoint, base: Checkpoint | N
     """
     from weightsteer.adapters import full
 
-    told: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "method": "weight",
         "adapter": "full",
         "mode": "difference",
@@ -102,11 +104,11 @@ def checkpoints(positive: Checkpoint, negative: Checkpoint, base: Checkpoint | N
         "weightsteer": __version__,
     }
     if base is None:
-        told["geometry"] = {"reading": "The two branches are not known apart: the base model was not given."}
+        metadata["geometry"] = {"reading": "The two branches are not known apart: the base model was not given."}
     else:
-        told["base"] = _base(base) if isinstance(base, PreTrainedModel) else _checkpoint(base)
-        told["geometry"] = geometry(full.difference(positive, base), full.difference(negative, base)).told()
-    return full.difference(positive, negative), told
+        metadata["base"] = _base(base) if isinstance(base, PreTrainedModel) else _checkpoint(base)
+        metadata["geometry"] = geometry(full.difference(positive, base), full.difference(negative, base)).record()
+    return full.difference(positive, negative), metadata
 
 
 def _combined(plus: Mapping[str, Sum], minus: Mapping[str, Sum], first: float, second: float) -> dict[str, Sum]:
@@ -141,24 +143,24 @@ def _checkpoint(one: Checkpoint) -> dict[str, Any]:
     return {"name": Path(one).resolve().name}
 
 
-def _told(folders: Mapping[str, AdapterFolder], base: Mapping[str, Any]) -> dict[str, Any]:
-    """Provenance: base, branches, family; behaviour and seed when the training told them."""
+def _provenance(folders: Mapping[str, AdapterFolder], base: Mapping[str, Any]) -> dict[str, Any]:
+    """Provenance: base, branches, family; behaviour and seed when the training recorded them."""
     records = [folder.training or {} for folder in folders.values()]
-    told: dict[str, Any] = {
+    metadata: dict[str, Any] = {
         "method": "weight",
         "adapter": common([adapters.family_of(folder.config).name for folder in folders.values()]),
         "base": dict(base),
-        "branches": {side: _provenance(folder) for side, folder in folders.items()},
+        "branches": {side: _branch(folder) for side, folder in folders.items()},
         "weightsteer": __version__,
     }
     if behaviors := [str(record["behavior"]) for record in records if record.get("behavior")]:
-        told["behavior"] = common(behaviors)
+        metadata["behavior"] = common(behaviors)
     if seeds := [int(record["seed"]) for record in records if isinstance(record.get("seed"), int)]:
-        told["seed"] = seeds[0]
-    return told
+        metadata["seed"] = seeds[0]
+    return metadata
 
 
-def _provenance(folder: AdapterFolder) -> dict[str, Any]:
+def _branch(folder: AdapterFolder) -> dict[str, Any]:
     # the configuration of a full fine-tune is that of the model
     config = folder.config if folder.config.get("peft_type") else {}
     settings = {key: value for key, value in config.items() if key not in _BOOKKEEPING and value}

@@ -60,8 +60,8 @@ def write(path: Path, deltas: Deltas, metadata: Mapping[str, Any]) -> Path:
                     "base": term.base.digest if term.base is not None else None,
                 }
             )
-        told = {"shape": list(total.shape), "rank": deltas.rank(name), "norm": deltas.norm(name)}
-        modules.append({"name": name, **told, "parts": parts})
+        known = {"shape": list(total.shape), "rank": deltas.rank(name), "norm": deltas.norm(name)}
+        modules.append({"name": name, **known, "parts": parts})
     header = {"version": VERSION, "modules": modules, "norm": deltas.total_norm(), "metadata": metadata}
     text = json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with _replacing(path) as partial:
@@ -217,10 +217,12 @@ class _File:
 
     def read(self, name: str, module: nn.Module | None) -> Sum:
         """The sum of one module, its terms bound to the weights of ``module`` if that is given."""
-        told = self.modules[name]
+        stored = self.modules[name]
         with self._readable():
             self._check_unchanged()
-            return Sum(told.shape, [(part.coefficient, self._term(part, told.shape, module)) for part in told.parts])
+            return Sum(
+                stored.shape, [(part.coefficient, self._term(part, stored.shape, module)) for part in stored.parts]
+            )
 
     def _term(self, part: _Part, shape: tuple[int, int], module: nn.Module | None) -> Term:
         if part.place in self._shared:
@@ -259,17 +261,17 @@ class _File:
             ) from error
 
 
-def _module(told: Mapping[str, Any]) -> _Module:
-    d_out, d_in = told["shape"]
+def _module(header: Mapping[str, Any]) -> _Module:
+    d_out, d_in = header["shape"]
     parts = tuple(
         _Part(
             form=Term.forms[part["form"]],
             coefficient=float(part["coefficient"]),
-            place=part.get("tensors", f"{told['name']}.{index}"),
+            place=part.get("tensors", f"{header['name']}.{index}"),
             options=part.get("options", {}),
             digest=part.get("digest"),
             base=part.get("base"),
         )
-        for index, part in enumerate(told["parts"])
+        for index, part in enumerate(header["parts"])
     )
-    return _Module((int(d_out), int(d_in)), float(told["norm"]), told.get("rank"), parts)
+    return _Module((int(d_out), int(d_in)), float(header["norm"]), header.get("rank"), parts)

@@ -73,7 +73,7 @@ class Geometry:
         the louder one."""
         return _cosine(abs(self.positive - self.negative) / 2, self.contrast, self.drift)
 
-    def told(self) -> dict[str, float | None]:
+    def record(self) -> dict[str, float | None]:
         """The numbers, JSON-able."""
         plus, minus = self.norms
         return {
@@ -132,13 +132,13 @@ class PairGeometry:
             )
         return " ".join(sentences)
 
-    def told(self) -> dict[str, Any]:
+    def record(self) -> dict[str, Any]:
         """All of it, JSON-able; the numbers by layer and by kind beside those of the whole."""
         return {
-            **self.total.told(),
+            **self.total.record(),
             "reading": self.reading,
-            "by_layer": {layer: part.told() for layer, part in self.by_layer.items()},
-            "by_kind": {kind: part.told() for kind, part in self.by_kind.items()},
+            "by_layer": {layer: part.record() for layer, part in self.by_layer.items()},
+            "by_kind": {kind: part.record() for kind, part in self.by_kind.items()},
         }
 
     def _grouped(self, group: Mapping[str, str]) -> dict[str, Geometry]:

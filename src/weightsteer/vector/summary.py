@@ -45,29 +45,31 @@ def _energy(frame: pl.DataFrame) -> list[tuple[str, str]]:
         return []
     inside = [layer for layer in layers if layer != OUTSIDE]
     bars = "".join(_BARS[round(layers[layer] / most * (len(_BARS) - 1))] for layer in inside)
-    told = [f"{layer} ({layers[layer]:.0%})" for layer in inside]
+    words = [f"{layer} ({layers[layer]:.0%})" for layer in inside]
     if len(inside) > 1:
         highest = max(inside, key=lambda layer: layers[layer])
-        told = [f"{inside[0]} {bars} {inside[-1]}, most in layer {highest} ({layers[highest]:.0%})"]
+        words = [f"{inside[0]} {bars} {inside[-1]}, most in layer {highest} ({layers[highest]:.0%})"]
     if OUTSIDE in layers:
-        told.append(f"outside the layers {layers[OUTSIDE]:.0%}")
+        words.append(f"outside the layers {layers[OUTSIDE]:.0%}")
     shown = [f"{kind} {share:.0%}" for kind, share in list(kinds.items())[:_KINDS]]
     if len(kinds) > _KINDS:
         shown.append(f"{len(kinds) - _KINDS} more")
-    return [("energy by layer", ", ".join(told)), ("energy by kind", ", ".join(shown))]
+    return [("energy by layer", ", ".join(words)), ("energy by kind", ", ".join(shown))]
 
 
-def _made(told: Mapping[str, Any]) -> str:
-    made = [told["mode"]] if "mode" in told else []
-    if told["method"] != "weight":
-        made.append(told["method"])
-    made.append("seeds " + ", ".join(map(str, told["seeds"])) if "seeds" in told else f"seed {told['seed']}")
-    branches = [branch for branch in told.get("branches", {}).values() if isinstance(branch, dict)]
+def _made(metadata: Mapping[str, Any]) -> str:
+    made = [metadata["mode"]] if "mode" in metadata else []
+    if metadata["method"] != "weight":
+        made.append(metadata["method"])
+    made.append(
+        "seeds " + ", ".join(map(str, metadata["seeds"])) if "seeds" in metadata else f"seed {metadata['seed']}"
+    )
+    branches = [branch for branch in metadata.get("branches", {}).values() if isinstance(branch, dict)]
     recipes = [((branch.get("training") or {}).get("recipe") or {}) for branch in branches]
     if named := sorted({_recipe(recipe) for recipe in recipes if recipe}):
         made.append(f"recipe {' and '.join(named)}")
-    if "weightsteer" in told:
-        made.append(f"weightsteer {told['weightsteer']}")
+    if "weightsteer" in metadata:
+        made.append(f"weightsteer {metadata['weightsteer']}")
     if versions := {
         str(branch["config"]["peft_version"]) for branch in branches if branch.get("config", {}).get("peft_version")
     }:

@@ -58,7 +58,7 @@ class WeightVector:
     ) -> "WeightVector":
         """``dW = τ⁺ − τ⁻`` of two PEFT adapter folders trained on ``model``; of LoRAs of rank r, of rank at most 2r.
 
-        The two may be of different families. How the branches lie to each other is told in
+        The two may be of different families. How the branches lie to each other is recorded in
         ``metadata["geometry"]`` (`weightsteer.vector.geometry`).
 
         Args:
@@ -73,8 +73,8 @@ class WeightVector:
             WeightsteerError: the two adapt different modules, were trained on another base, are given in the
                 wrong order, or hold something whose delta is not exact.
         """
-        terms, told = difference.difference(positive, negative, model, mode)
-        return cls(terms, {**told, **(metadata or {})})
+        terms, known = difference.difference(positive, negative, model, mode)
+        return cls(terms, {**known, **(metadata or {})})
 
     @classmethod
     def from_branch(
@@ -85,8 +85,8 @@ class WeightVector:
         Raises:
             WeightsteerError: it was trained on another base, or holds something whose delta is not exact.
         """
-        terms, told = difference.task(folder, model)
-        return cls(terms, {**told, **(metadata or {})})
+        terms, known = difference.task(folder, model)
+        return cls(terms, {**known, **(metadata or {})})
 
     @classmethod
     def from_models(
@@ -108,8 +108,8 @@ class WeightVector:
         Raises:
             WeightsteerError: the models are of different architectures, or hold something whose delta is not exact.
         """
-        terms, told = difference.checkpoints(positive, negative, base)
-        return cls(terms, {**told, **(metadata or {})})
+        terms, known = difference.checkpoints(positive, negative, base)
+        return cls(terms, {**known, **(metadata or {})})
 
     @property
     def metadata(self) -> dict[str, Any]:
@@ -313,6 +313,5 @@ class WeightVector:
 
     def derived(self, terms: Mapping[str, Sum], operation: str) -> "WeightVector":
         """A vector of other terms that was made from this one: its metadata, with the operation noted."""
-        told = self.metadata
-        told["operations"] = [*told.get("operations", []), operation]
-        return WeightVector(terms, told)
+        operations = [*self._metadata.get("operations", []), operation]
+        return WeightVector(terms, {**self._metadata, "operations": operations})

@@ -88,7 +88,7 @@ class Evaluation(ABC):
         axis: the evaluation whose sign in a behaviour holds for this one too (see `weightsteer.data.evals.sign`): the
             variants of an evaluation point the same way. Empty: its own name.
         balanced: whether the shipped and the published rows have both labels equally often. Where they do not,
-            the behaviour and Yes-saying cannot be told apart as well, or (one label) at all.
+            the behaviour and the yes-bias are separated less well, or (one label) not at all.
 
     Args:
         data: a file of the user's own, for evaluations that can read one.
@@ -137,7 +137,7 @@ def check_items(items: Sequence[Item], name: str) -> None:
 
 
 def label_balance(items: Iterable[Item]) -> dict[int, int]:
-    """How many rows have label +1 and -1. One of them at 0: behaviour and Yes-saying cannot be told apart."""
+    """How many rows have label +1 and -1. With one of them at 0, the behaviour and the yes-bias are one number."""
     count = Counter(item.label for item in items)
     return {1: count[1], -1: count[-1]}
 

@@ -5,13 +5,14 @@ found once for all plans and strengths.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from weightsteer.experiments.ablation.config import Options
 from weightsteer.experiments.stages.items import load_items
 from weightsteer.experiments.stages.vector import load_vector
+from weightsteer.registry import BASES
 from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage, signature_of
 from weightsteer.runtime.store import SCRATCH
@@ -34,6 +35,7 @@ class Subject:
         pairs: contrastive pairs for bases of activations, if some basis needs them.
         items: the rows of each evaluation.
         others: vectors that it is compared with, by name.
+        bases: digests of the kinds of bases of other distributions, of which a plan may use any.
     """
 
     model: ModelSpec
@@ -42,6 +44,7 @@ class Subject:
     items: Mapping[str, Stage]
     others: Mapping[str, Stage]
     seed: int
+    bases: Mapping[str, str] = field(init=False, default_factory=BASES.outside)
 
     def steering(self, runner: Runner) -> "WeightVector":
         """The vector."""

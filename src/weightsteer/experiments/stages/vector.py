@@ -2,11 +2,13 @@
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.registry import ADAPTERS
 from weightsteer.runtime.inputs import InputFile, InputFolder
 from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage
@@ -24,6 +26,7 @@ class Vector(Stage):
 
     Attributes:
         behavior: what the vector is named after; for a trained control, its kind.
+        families: digests of the adapter families of other distributions: the folders decide which family reads them.
     """
 
     name: ClassVar[str] = "vector"
@@ -33,6 +36,7 @@ class Vector(Stage):
     negative: Stage
     behavior: str
     seed: int
+    families: Mapping[str, str] = field(init=False, default_factory=ADAPTERS.outside)
 
     def build(self, work: Path, runner: Runner) -> None:
         from weightsteer.vector import WeightVector
@@ -45,13 +49,18 @@ class Vector(Stage):
 
 @dataclass(frozen=True)
 class VectorOfFolders(Stage):
-    """The vector of two folders of the user's: PEFT adapters of any family, or full checkpoints of one model."""
+    """The vector of two folders of the user's: PEFT adapters of any family, or full checkpoints of one model.
+
+    Attributes:
+        families: as in `Vector`.
+    """
 
     name: ClassVar[str] = "given-difference"
 
     model: ModelSpec
     positive: InputFolder
     negative: InputFolder
+    families: Mapping[str, str] = field(init=False, default_factory=ADAPTERS.outside)
 
     @classmethod
     def of(cls, model: ModelSpec, positive: Path, negative: Path) -> "VectorOfFolders":

@@ -1,11 +1,11 @@
-"""Places: the tensors of a term in the dtype and on the device where a module needs them."""
+"""Copies of the tensors of a term in the dtype and on the device where a module needs them."""
 
 import torch
 from torch import Tensor, nn
 
 
-class Places:
-    """Tensors where they are needed; the copies made for the last place are remembered.
+class Copies:
+    """Tensors where they are needed; those made for the last dtype and device are remembered.
 
     With ``wide`` they are kept in the precision of alpha: fp32, or fp64 for a module in fp64.
     """
