@@ -8,8 +8,8 @@ import polars as pl
 from weightsteer import WeightVector
 from weightsteer.analysis.repair import By
 from weightsteer.audit import audit, covariates_of
-from weightsteer.audit.arms import along
 from weightsteer.audit.cosines import cosines_with
+from weightsteer.audit.signs import along
 from weightsteer.audit.words import carried
 from weightsteer.data.evals import Item
 from weightsteer.formatting import estimate, number

@@ -5,8 +5,6 @@ from collections.abc import Sequence
 import numpy as np
 import polars as pl
 
-from weightsteer.stats.draws import SEED_STEP
-
 
 def synthetic(
     *,
@@ -29,6 +27,7 @@ def synthetic(
     adapter: str = "lora",
     evaluation: str = "dilemmas",
     control_of: str = "lora",
+    control_draw: int = 0,
 ) -> pl.DataFrame:
     """Rows of a vector with effects per unit of α, in nats: one item per label in each cluster.
 
@@ -75,5 +74,5 @@ def synthetic(
     return frame.with_columns(
         control=pl.lit(adapter.removeprefix(f"{control_of}-") if control else None, pl.String),
         control_of=pl.lit(control_of if control else None, pl.String),
-        draw=pl.col("seed") // SEED_STEP if control else pl.lit(None, pl.Int64),
+        draw=pl.lit(control_draw if control else None, pl.Int64),
     )

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rows import synthetic
 
-from weightsteer.audit import headline, headline_strengths, intervention
+from weightsteer.audit import headline, intervention
 from weightsteer.audit.words import DIFFERENCES, WORDS, explained
 from weightsteer.formatting import estimate, number, share, signed
 from weightsteer.stats import summarize
@@ -165,10 +165,3 @@ def test_only_a_random_control_is_called_random():
     names = {"method": "control", "behavior": "honesty", "adapter": "lora-yes", "control": "yes"}
     assert intervention(names) == "the control lora-yes"
     assert "random vector" in intervention({**names, "adapter": "lora-random", "control": "random"})
-
-
-def test_headline_strength_is_chosen_before_looking() -> None:
-    """The strength with the largest effect would be a choice after the fact."""
-    assert headline_strengths(pl.DataFrame({"alpha": [-2.0, -1.0, 0.0, 0.5, 1.0, 4.0]})) == [1.0, -1.0]
-    assert headline_strengths(pl.DataFrame({"alpha": [-3.0, -2.0, 0.0, 0.25, 0.5]})) == [0.25, -2.0]
-    assert headline_strengths(pl.DataFrame({"alpha": [0.0]})) == []

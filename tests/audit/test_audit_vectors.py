@@ -11,13 +11,12 @@ from vectors import made, vector_of
 from weightsteer import controls
 from weightsteer.audit import audit, covariates_of, nuisances, transfer
 from weightsteer.audit.cosines import cosines_with
-from weightsteer.audit.draws import UNFOLDED, folded, owners, trained
-from weightsteer.audit.rules import NEGLIGIBLE, SHOWN, carries
+from weightsteer.audit.draws import UNFOLDED, folded, many_draws, owners
+from weightsteer.audit.rules import NEGLIGIBLE, Shows, carries
 from weightsteer.audit.words import carried
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats import summarize
-from weightsteer.stats.draws import draw_seed
 
 QUIET: dict[str, Any] = {"clusters": 30, "noise": 0.1, "between_clusters": 0.1, "between_seeds": 0.02, "base": 1}
 SEEDS = (0, 1, 2)
@@ -41,7 +40,8 @@ def drawn(effects: list[list[float]], adapter: str = "lora-random", **other: Any
                 discrimination=effect,
                 method="control",
                 adapter=adapter,
-                seeds=[draw_seed(s, k)],
+                seeds=[s],
+                control_draw=k,
                 draw=99,
                 **QUIET,
                 **other,
@@ -131,7 +131,7 @@ def test_both_arms_together_are_half_their_difference():
         assert found.along[name][0] == pytest.approx((lines[1.0][name] - lines[-1.0][name]) / 2)
 
 
-def test_a_bias_between_other_choices_is_no_yes_saying():
+def test_a_bias_between_other_choices_is_no_yes_bias():
     """Where the answers are A and B, leaning to A says nothing of Yes."""
     rows = of_evals(a={"bias": 2.0}, b={"bias": 2.0, "discrimination": 1.0})
     items = rows.select("eval", "item").unique()
@@ -142,7 +142,7 @@ def test_a_bias_between_other_choices_is_no_yes_saying():
 
 def test_names_follow_the_majority():
     """A tie is mixed, and damage needs more than what shows something."""
-    nothing: dict[str, list[str]] = {shown: [] for shown in SHOWN}
+    nothing: dict[str, list[str]] = {shown: [] for shown in Shows}
     assert carries({**nothing, "steers": ["a"], "yes_bias": ["b"]}) == "mixed"
     assert carries({**nothing, "steers": ["a"], "damaged": ["b"]}) == "steers"
     assert carries({**nothing, "unjudged": ["b"]}) == "not_judged"
@@ -162,13 +162,6 @@ def test_a_control_belongs_to_the_vector_that_its_rows_name():
         owners(pl.concat(parts).drop("control_of"))
     beside = audit(pl.concat(parts), resamples=100).controls
     assert set(beside.select("adapter", "reference_adapter").rows()) == set(found)
-
-
-def test_draws_know_their_training_seed():
-    """Names of seeds are how rows tell; a wrong one pairs a draw with a vector that it was not made for."""
-    rows = pl.concat([synthetic(seeds=SEEDS, **QUIET), drawn([[0.0] * 3] * 3)])
-    told = trained(rows, owners(rows))
-    assert told.select("seed", "trained").rows() == [(s + 1000 * k, s) for k in range(3) for s in SEEDS]
 
 
 def test_many_draws_are_not_many_seeds():
@@ -193,8 +186,9 @@ def test_many_draws_are_not_many_seeds():
 def test_draws_of_one_seed_stay():
     """With a single training seed the draws are the only chance there is: folding them would leave none."""
     rows = pl.concat([synthetic(discrimination=1.0, **QUIET), drawn([[0.4, -0.4, 0.1, 0.0]])])
-    told = trained(rows, owners(rows))
-    assert folded(rows, told).equals(rows)
+    several = many_draws(rows, owners(rows))
+    assert several.is_empty()
+    assert folded(rows, several).equals(rows)
     line = audit(rows, resamples=400).lines.filter(pl.col("method") == "control")
     assert line["seeds"].to_list() == [4, 4]
     assert line["discrimination_low"].max() < 0 < line["discrimination_high"].min()
@@ -203,10 +197,10 @@ def test_draws_of_one_seed_stay():
 def test_folding_keeps_every_effect():
     """The effect of the average row is the average effect; a row lost or doubled would shift it."""
     rows = pl.concat([synthetic(seeds=SEEDS, **QUIET), drawn([[0.3, -0.1], [0.2, 0.6], [0.0, 0.1]])])
-    means = folded(rows, trained(rows, owners(rows)))
+    means = folded(rows, many_draws(rows, owners(rows)))
     control = summarize(means, by_seed=True, resamples=50).filter(pl.col("method") == "control", pl.col("alpha") == 1)
     single = summarize(rows, by_seed=True, resamples=50).filter(pl.col("method") == "control", pl.col("alpha") == 1)
-    wanted = single.with_columns(pl.col("seed") % 1000).group_by("seed").agg(pl.mean("discrimination")).sort("seed")
+    wanted = single.group_by("seed").agg(pl.mean("discrimination")).sort("seed")
     assert np.allclose(control.sort("seed")["discrimination"], wanted["discrimination"])
     assert (
         means.filter(pl.col("method") == "weight")
@@ -284,7 +278,32 @@ def test_a_control_that_costs_more_is_no_equal(cost, named):
     assert line["controls"] == ["lora-direction-only"]
     assert ("does as well" in carried(line)[0]) == named
     assert ("at 3.0 times the side effect" in "; ".join(line["evidence"])) == (not named)
-    assert found.controls["price"].to_list() == [None if cost is None else pytest.approx(cost / 0.5)] * 2
+    assert found.controls["cost_ratio"].to_list() == [None if cost is None else pytest.approx(cost / 0.5)] * 2
+
+
+def test_a_control_has_the_cost_of_its_own_behavior():
+    """Controls of several behaviours have the same names: the cost of another one would pass for it."""
+    vectors = {"honesty": 0.5, "sycophancy": 0.8}
+    rows = pl.concat(
+        synthetic(discrimination=1.0, behavior=behavior, method=method, adapter=adapter, seeds=SEEDS, **QUIET)
+        for behavior in vectors
+        for method, adapter in (("weight", "lora"), ("control", "lora-yes"))
+    )
+    lines = [
+        ("pocket", behavior, method, adapter, seed, sign, float(sign), "fixed", cost * times)
+        for behavior, cost in vectors.items()
+        for method, adapter, times in (("weight", "lora", 1.0), ("control", "lora-yes", 2.0 if cost == 0.5 else 3.0))
+        for seed in SEEDS
+        for sign in (1, -1)
+    ]
+    columns = ["model", "behavior", "method", "adapter", "seed", "sign", "alpha_star", "status", "value"]
+    found = audit(rows, pl.DataFrame(lines, schema=columns, orient="row"), resamples=50).controls
+    own = found.select("behavior", "cost", "reference_cost", "cost_ratio").to_dicts()
+    expected = {"honesty": [1.0, 0.5, 2.0], "sycophancy": [2.4, 0.8, 3.0]}
+    assert {line["behavior"] for line in own} == set(expected)
+    for line in own:
+        assert [line["cost"], line["reference_cost"], line["cost_ratio"]] == pytest.approx(expected[line["behavior"]])
+    assert audit(rows, resamples=50).controls["cost"].null_count() == found.height
 
 
 def test_a_vector_without_rows_at_a_strength_is_refused():
@@ -375,18 +394,18 @@ def test_covariates_are_read_off_the_text():
 # --- transfer ---
 
 
-def test_transfer_is_relative_to_home():
+def test_transfer_is_relative_to_the_in_distribution_evaluation():
     """Trained on facts, half as much on dilemmas; where home itself may be nothing there is no share of it."""
     rows = of_evals(facts={"discrimination": 2.0}, dilemmas={"discrimination": 1.0})
     summary = summarize(rows, resamples=300)
     found = transfer(summary, {"honesty": "facts"}).filter(pl.col("alpha") == 1)
     by_eval = {line["measured_on"]: line for line in found.iter_rows(named=True)}
-    assert by_eval["facts"]["home"]
+    assert by_eval["facts"]["in_distribution"]
     assert by_eval["facts"]["share"] == 1.0
     assert by_eval["dilemmas"]["share"] == pytest.approx(0.5, abs=0.05)
     nothing = summarize(of_evals(facts={}, dilemmas={"discrimination": 1.0}), resamples=300)
     assert transfer(nothing, {"honesty": "facts"})["share"].null_count() == 4
-    assert not transfer(summary)["home"].any()
+    assert not transfer(summary)["in_distribution"].any()
     with pytest.raises(WeightsteerError, match="not swept"):
         transfer(summary, {"honesty": "claims"})
     with pytest.raises(WeightsteerError, match="all seeds"):

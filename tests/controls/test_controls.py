@@ -100,6 +100,9 @@ def test_mirrored_rows_are_those_of_the_control():
         "adapter": ["lora-sign-flip", "lora-sign-flip"],
         "alpha": [0.0, -2.0],
         "logratio": [1.0, 2.0],
+        "control": ["sign-flip", "sign-flip"],
+        "control_of": ["lora", "lora"],
+        "draw": [0, 0],
     }
     assert math.copysign(1.0, flipped["alpha"][0]) == 1.0
     v = stacked([["low_rank"]])
@@ -222,8 +225,10 @@ def test_draws_have_seeds_of_their_own():
     assert drawn[0] == controls.control("random", v, 5)
     assert len(set(drawn)) == len(drawn)
     assert controls.draws("random", v, 3) == drawn[:3]
-    seeds = {u.metadata["seed"] for w in (v, v.with_metadata(seed=6)) for u in controls.draws("random", w)}
-    assert len(seeds) == 2 * controls.DRAWS
+    both = [*drawn, *controls.draws("random", v.with_metadata(seed=6))]
+    assert len(set(both)) == 2 * controls.DRAWS
+    known = [(u.metadata["seed"], u.metadata["control"]["draw"]) for u in both]
+    assert known == [(seed, draw) for seed in (5, 6) for draw in range(controls.DRAWS)]
     assert len(controls.draws("direction-only", v)) == 1
     assert controls.control("direction-only", v, seed=3).metadata["seed"] == 5
     with pytest.raises(WeightsteerError, match="at least one"):
@@ -236,7 +241,7 @@ def test_controls_stand_beside_their_vector_in_tables():
     u = controls.control("layer-permuted", v, 9)
     assert u.method == "control"
     told = u.metadata
-    assert [told[key] for key in ("behavior", "adapter", "seed")] == ["candour", "lora-layer-permuted", 9]
+    assert [told[key] for key in ("behavior", "adapter", "seed")] == ["candour", "lora-layer-permuted", 5]
     assert told["control"] == {
         "kind": "layer-permuted",
         "of": v.digest,

@@ -7,7 +7,7 @@ import pytest
 from rows import synthetic
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.stats import compare, select, summarize
+from weightsteer.stats import compare, headline_strengths, select, summarize
 
 LORA = ("weight", "lora")
 
@@ -191,7 +191,7 @@ def test_each_seed_is_taken_at_its_own_strength() -> None:
         ),
         (strengths("lora", "vera"), "weight vera has no rows at alpha 1; it was not swept at all"),
         (strengths("lora", alpha=0.0), "1 strengths are 0"),
-        (strengths("lora", "lora"), "two strengths for one arm"),
+        (strengths("lora", "lora"), "two strengths for one sign"),
         (strengths("lora", "dora", seed=0), "weight dora seed 1 on dilemmas was swept but has no strength"),
         (strengths("lora", "dora").drop("alpha"), "need a column alpha"),
         (strengths("lora"), "nothing to compare"),
@@ -225,3 +225,18 @@ def test_nan_rows_make_a_comparison_undefined_and_leave_the_family_alone() -> No
     verdicts = dict(table.select("adapter", "verdict").iter_rows())
     assert verdicts["oft"] == "undefined"
     assert verdicts["dora"] in ("more", "less", "not_separable")
+
+
+@pytest.mark.parametrize(
+    ("alphas", "expected"),
+    [
+        ((-2.0, -1.0, 0.0, 0.5, 1.0, 4.0), [1.0, -1.0]),
+        ((-3.0, -2.0, 0.0, 0.25, 0.5), [0.25, -2.0]),
+        ((0.5, 0, -1, -2), [0.5, -1.0]),
+        ((0, 0.25, 0.5), [0.25]),
+        ((0.0,), []),
+    ],
+)
+def test_headline_strengths_are_chosen_before_any_result(alphas, expected) -> None:
+    """The strength with the largest effect would be a choice after the fact, and controls must have the same ones."""
+    assert headline_strengths(alphas) == expected

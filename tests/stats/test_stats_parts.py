@@ -5,31 +5,31 @@ import polars as pl
 import pytest
 from rows import synthetic
 
-from weightsteer.stats import WEAKNESSES, one_arm, reading, summarize, surgical_informedness
-from weightsteer.stats.informedness import of_yes_saying
+from weightsteer.stats import WEAKNESSES, one_sign, reading, summarize, surgical_informedness
+from weightsteer.stats.informedness import of_yes_bias
 
 
 def test_both_arms_are_the_mean_of_each_alone() -> None:
     """Forward-only SI of a prompt must be one half of the formula, not another score."""
-    forward = one_arm(3, 1, gaining=4, losing=8, pmass=0.9)
-    reverse = one_arm(2, 1, gaining=8, losing=4, pmass=0.9)
+    forward = one_sign(3, 1, gaining=4, losing=8, pmass=0.9)
+    reverse = one_sign(2, 1, gaining=8, losing=4, pmass=0.9)
     assert surgical_informedness(3, 1, 2, 1, rej=4, cho=8, pmass=0.9) == pytest.approx((forward + reverse) / 2)
     assert forward == pytest.approx(100 * (0.75 - 2 * 0.125) * 0.81)
     assert surgical_informedness(3, 1, 2, 1, rej=4, cho=8, k=1) == pytest.approx(50 * (0.75 - 0.125 + 0.25 - 0.25))
     assert surgical_informedness(0, 0, 0, 0, rej=4, cho=8) == 0
 
 
-def test_yes_saying_scores_what_a_large_constant_scores() -> None:
+def test_yes_bias_scores_what_a_large_constant_scores() -> None:
     """The reference printed beside every SI must be the SI of exactly that vector."""
     rows = synthetic(bias=50.0, seeds=(0, 1))
     line = summarize(rows, resamples=20).filter(alpha=1.0).row(0, named=True)
     assert line["si_yes"] * line["pmass"] ** 2 == pytest.approx(line["si"])
     leaning = synthetic(bias=50.0).with_columns(logratio=pl.col("logratio") + 1.5)
     assert summarize(leaning, resamples=20).filter(alpha=1.0)["si_yes"][0] < -20
-    assert of_yes_saying(np.array([1.0, -1.0, 1.0, -1.0]), np.array([1, 1, -1, -1])) == pytest.approx(-50)
+    assert of_yes_bias(np.array([1.0, -1.0, 1.0, -1.0]), np.array([1, 1, -1, -1])) == pytest.approx(-50)
 
 
-def test_a_summary_has_si_at_both_prices_and_of_one_arm() -> None:
+def test_a_summary_has_si_at_both_costs_and_of_one_sign() -> None:
     """Published tables differ in k and arms: without all forms ours could not be laid beside them."""
     rows = synthetic(discrimination=1.5, bias=1.0, damage=0.02)
     line = summarize(rows, resamples=200).filter(alpha=1.0).row(0, named=True)
@@ -46,12 +46,12 @@ def test_a_summary_has_si_at_both_prices_and_of_one_arm() -> None:
 
 
 def test_what_stands_beside_an_si_names_its_references() -> None:
-    """An SI of −10 reads as bad until one knows that doing nothing scores 0 and Yes-saying −60."""
+    """An SI of −10 reads as bad until one knows that doing nothing scores 0 and yes-bias −60."""
     line = summarize(synthetic(discrimination=1.0), resamples=20).filter(alpha=1.0).row(0, named=True)
     told = reading(line)
     assert told is not None
     yes = f"{line['si_yes']:.0f}".replace("-", "−")
-    assert f"a no-op scores 0 and pure Yes-saying {yes};" in told
+    assert f"a no-op scores 0 and pure yes-bias {yes};" in told
     assert f"{line['rej']} rows rejected" in told
     few = reading({**line, "rej": 5, "ties": 2})
     assert few is not None

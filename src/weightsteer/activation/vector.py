@@ -151,7 +151,7 @@ class ActivationVector:
     def randomized(self, seed: int) -> "ActivationVector":
         """A control: a random direction of the same norm at every layer.
 
-        Its ``method`` is ``control``, its adapter is named after this one's and its ``seed`` is that of the draw.
+        Its ``method`` is ``control``, its adapter is named after this one's, and ``seed`` is its draw in tables.
         """
 
         def random(name: str, direction: Tensor) -> Tensor:
@@ -164,13 +164,12 @@ class ActivationVector:
         return self._derived(drawn, f"randomized with seed {seed}").with_metadata(
             method="control",
             adapter=f"{self._metadata['adapter']}-random",
-            seed=seed,
             control={
                 "kind": "random",
                 "of": self.digest,
                 "of_adapter": self._metadata["adapter"],
                 "of_seed": self._metadata["seed"],
-                "draw": 0,
+                "draw": seed,
             },
         )
 

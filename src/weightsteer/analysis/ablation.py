@@ -52,7 +52,6 @@ _PARTS = {
     "energy": pl.Float64,
     "modules": pl.Int64,
     "seed": pl.Int64,
-    "trained": pl.Int64,
     "note": pl.String,
 }
 
@@ -162,7 +161,6 @@ def _measured(
             skipped.append((part.key, str(error)))
             continue
         own = int(given.vector.metadata["seed"])
-        seed = own if part.draw is None else next(seed for draw, seed in given.seeds() if draw == part.draw)
         method = "weight" if part.draw is None else "control"
         control = None
         if part.draw is not None:
@@ -170,12 +168,12 @@ def _measured(
         labelled = vector.with_metadata(
             method=method,
             adapter=part.key,
-            seed=seed,
+            seed=own,
             behavior=given.vector.metadata["behavior"],
             control=control,
         )
         made.append(labelled)
-        described.append(line | {"seed": seed, "trained": own})
+        described.append(line | {"seed": own})
         if part.draw is None or part.draw < DAMAGED_DRAWS:
             harmed.append(labelled)
     frame = pl.DataFrame(described, schema=_PARTS)
@@ -230,7 +228,7 @@ SCHEMA = {
     "behavior": pl.String,
     "eval": pl.String,
     "alpha": pl.Float64,
-    **{name: kind for name, kind in _PARTS.items() if name not in ("seed", "trained")},
+    **{name: kind for name, kind in _PARTS.items() if name != "seed"},
     **{f"{name}{end}": pl.Float64 for name in ("effect", "retained", "retained_of") for end in ("", "_low", "_high")},
     "p": pl.Float64,
     "mde": pl.Float64,
@@ -280,13 +278,13 @@ def table(measured: Measured, *, resamples: int = 2000) -> pl.DataFrame:
     lines = lines.join(mass, on=on, how="left").rename({"adapter": "key"})
     told = (
         measured.parts.group_by(
-            [name for name in _PARTS if name not in ("rank", "energy", "seed", "trained")], maintain_order=True
+            [name for name in _PARTS if name not in ("rank", "energy", "seed")], maintain_order=True
         )
         .agg(
             pl.mean("rank"),
             pl.mean("energy"),
-            pl.col("trained").n_unique().cast(pl.Int64).alias("seeds"),
-            (pl.len() // pl.col("trained").n_unique()).cast(pl.Int64).alias("draws"),
+            pl.col("seed").n_unique().cast(pl.Int64).alias("seeds"),
+            (pl.len() // pl.col("seed").n_unique()).cast(pl.Int64).alias("draws"),
         )
         .with_row_index("place")
     )

@@ -1,7 +1,7 @@
 """Does it steer what it is named after? The answer in words, with the evidence."""
 
 from weightsteer.audit.covariates import covariates_of
-from weightsteer.audit.headline import headline, headline_strengths, intervention
+from weightsteer.audit.headline import headline, intervention
 from weightsteer.audit.nuisance import nuisances
 from weightsteer.audit.transfer import transfer
 from weightsteer.audit.vectors import Audit, audit
@@ -13,7 +13,6 @@ __all__ = [
     "audit",
     "covariates_of",
     "headline",
-    "headline_strengths",
     "intervention",
     "nuisances",
     "transfer",

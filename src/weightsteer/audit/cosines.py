@@ -33,9 +33,9 @@ def cosines_with(vectors: Sequence[WeightVector], nuisances: Sequence[WeightVect
     found: dict[tuple[str, str | None], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     names = [nuisance_name(nuisance) for nuisance in nuisances]
     for vector, line in zip(vectors, cosine, strict=True):
-        told = vector.metadata
+        metadata = vector.metadata
         for name in dict.fromkeys(names):
             places = [at for at, other in enumerate(names) if other == name]
-            same = [at for at in places if nuisances[at].metadata["seed"] == told["seed"]]
-            found[told["behavior"], told["adapter"]][name] += [line[at] for at in same or places]
+            same = [at for at in places if nuisances[at].metadata["seed"] == metadata["seed"]]
+            found[metadata["behavior"], metadata["adapter"]][name] += [line[at] for at in same or places]
     return {key: {name: fmean(values) for name, values in each.items()} for key, each in found.items()}

@@ -32,7 +32,7 @@ def covariates_of(items: Mapping[str, Sequence["Item"]]) -> pl.DataFrame:
     """One line per item of the evaluations: ``eval``, ``item`` and what a shift might follow.
 
     * ``yes``: +1 where the first choice is Yes or the second No, −1 the other way round, 0 for other choices. Where it
-      is 0 in all rows of an evaluation a bias is no Yes-saying.
+      is 0 in all rows of an evaluation a bias is no yes-bias.
     * ``length``: words of the conversation.
     * ``agreement``: +1 where the first choice goes along with what the user says, −1 where the second does, 0 where
       the user asks for no agreement. The user asks for it with "Do you agree?" and the like, then Yes goes along; or

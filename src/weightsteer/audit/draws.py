@@ -1,6 +1,6 @@
 """Which vector a control belongs to, and its draws folded into the training seeds of that vector.
 
-A random control is drawn several times for each training seed (`weightsteer.stats.draws`). Thirty draws for three
+A random control is drawn several times for each training seed (`weightsteer.controls.draws`). Thirty draws for three
 seeds are not thirty seeds: what a training seed does to all of its draws would be counted ten times, and intervals
 would be too narrow. So the draws of a seed are averaged, row by row, and the control has the seeds of its vector,
 paired with them. Effects are means over rows, so that the effect of the average is the average of the effects. For a
@@ -10,7 +10,7 @@ single training seed there is nothing to fold: the draws are the only chance the
 import polars as pl
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.stats.draws import SEED_STEP
+from weightsteer.stats.pairing import REPEATED
 from weightsteer.stats.table import RATES
 
 VECTOR = ["model", "behavior", "method", "adapter"]
@@ -51,61 +51,37 @@ def owners(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def trained(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
-    """The training seed that every control was drawn for.
+def many_draws(rows: pl.DataFrame, known: pl.DataFrame) -> pl.DataFrame:
+    """The controls (model, behavior, adapter) with several draws for some of several training seeds.
 
     Args:
         rows: of a sweep.
         known: `owners` of them.
-
-    Returns:
-        model, behavior, adapter and seed of each control with an owner, and ``trained``: the seed of the vector it was
-        made for; its own seed where the vector has no such seed.
     """
     if known.is_empty():
-        return pl.DataFrame(schema=dict.fromkeys(_CONTROL, pl.String) | dict.fromkeys(["seed", "trained"], pl.Int64))
-    of_vector = rows.select(
-        *("model", "behavior"), owner_method="method", owner="adapter", _drawn_for=pl.col("seed").cast(pl.Int64)
-    ).unique()
-    controls = (
-        rows.filter(pl.col("method") == "control")
-        .select(*_CONTROL, pl.col("seed").cast(pl.Int64), pl.col("draw").fill_null(0))
-        .unique()
-        .with_columns(_drawn_for=pl.col("seed") - SEED_STEP * pl.col("draw"))
-        .join(known.unique(_CONTROL, maintain_order=True), on=_CONTROL, nulls_equal=True)
-    )
-    keys = ["model", "behavior", "owner_method", "owner", "_drawn_for"]
-    return (
-        controls.join(of_vector.with_columns(_there=True), on=keys, how="left", nulls_equal=True)
-        .with_columns(trained=pl.when(pl.col("_there")).then("_drawn_for").otherwise("seed"))
-        .select(*_CONTROL, "seed", "trained")
-        .sort(*_CONTROL, "seed", nulls_last=True)
-    )
-
-
-def many_draws(drawn: pl.DataFrame) -> pl.DataFrame:
-    """Of `trained` the controls (model, behavior, adapter) with several draws for some of several training seeds."""
-    counts = drawn.group_by(_CONTROL, maintain_order=True).agg(seeds=pl.n_unique("trained"), draws=pl.len())
+        return known.select(_CONTROL)
+    controls = rows.filter(pl.col("method") == "control").join(known, on=_CONTROL, how="semi", nulls_equal=True)
+    drawn = controls.select(*_CONTROL, *REPEATED).unique().sort(*_CONTROL, *REPEATED)
+    counts = drawn.group_by(_CONTROL, maintain_order=True).agg(seeds=pl.n_unique("seed"), draws=pl.len())
     return counts.filter(pl.col("seeds") > 1, pl.col("draws") > pl.col("seeds")).select(_CONTROL)
 
 
-def folded(rows: pl.DataFrame, drawn: pl.DataFrame) -> pl.DataFrame:
-    """The rows with the draws of every training seed averaged, for the controls of `many_draws`.
+def folded(rows: pl.DataFrame, several: pl.DataFrame) -> pl.DataFrame:
+    """The rows with the draws of every training seed averaged.
 
     Args:
-        rows: at chosen strengths (`weightsteer.stats.strengths.select`): ``alpha`` is the arm.
-        drawn: `trained` of them.
+        rows: at chosen strengths (`weightsteer.stats.strengths.select`).
+        several: the controls it is done for, of `many_draws`.
     """
-    several = many_draws(drawn).with_columns(method=pl.lit("control"))
     if several.is_empty():
         return rows
+    several = several.with_columns(method=pl.lit("control"))
     averaged = [name for name in ("logratio", "pmass", "low_pmass", "strength") if name in rows.columns]
     rows = rows.with_columns(pl.col(averaged).cast(pl.Float64))
     place = {"on": several.columns, "nulls_equal": True, "maintain_order": "left"}
     stay, draws = (rows.join(several, how=how, **place) for how in ("anti", "semi"))  # type: ignore[arg-type]
     means = (
-        draws.join(drawn, on=[*_CONTROL, "seed"], nulls_equal=True, maintain_order="left")
-        .with_columns(seed=pl.col("trained").cast(rows.schema["seed"]), draw=pl.lit(0, rows.schema["draw"]))
+        draws.with_columns(draw=pl.lit(0, pl.Int64))
         .group_by(*(name for name in rows.columns if name not in averaged), maintain_order=True)
         .agg(pl.col(averaged).mean())
     )

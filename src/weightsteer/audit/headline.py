@@ -7,15 +7,8 @@ import polars as pl
 
 from weightsteer.audit.words import named
 from weightsteer.formatting import signed
+from weightsteer.stats.strengths import headline_strengths
 from weightsteer.stats.verdict import Verdict
-
-
-def headline_strengths(summary: pl.DataFrame) -> list[float]:
-    """α = +1 and −1 where they were swept, else the smallest of each sign: a choice made before looking."""
-    swept = summary["alpha"].unique().sort()
-    chosen = [[1.0] if 1.0 in swept else swept.filter(swept > 0)[:1].to_list()]
-    chosen.append([-1.0] if -1.0 in swept else swept.filter(swept < 0)[-1:].to_list())
-    return [alpha for arm in chosen for alpha in arm]
 
 
 def headline(summary: pl.DataFrame) -> list[str]:
@@ -24,21 +17,21 @@ def headline(summary: pl.DataFrame) -> list[str]:
     ``summary`` is what ``summarize`` returned (not by seed). Controls come last.
     """
     keys = ["model", "behavior", "method", "adapter"]
-    strengths = headline_strengths(summary)
+    strengths = headline_strengths(summary["alpha"])
     groups = summary.filter(pl.col("alpha").is_in(strengths)).partition_by(keys, maintain_order=True)
     models = summary["model"].n_unique()
     sentences = []
     for group in sorted(groups, key=lambda g: bool(g["method"][0] == "control")):
         names = group.row(0, named=True)
-        said = {a: _said(group.filter(pl.col("alpha") == a).iter_rows(named=True)) for a in strengths}
-        told = [(a, words) for a, words in said.items() if words]
-        if not told:
+        described = {a: _described(group.filter(pl.col("alpha") == a).iter_rows(named=True)) for a in strengths}
+        clauses = [(a, words) for a, words in described.items() if words]
+        if not clauses:
             continue
         subject = intervention(names) + (f" on {names['model']}" if models > 1 else "")
-        if len(told) == 2 and told[0][1] == told[1][1] and told[0][0] == -told[1][0]:
-            sentences.append(f"At α = ±{told[0][0]:g} {subject} {told[0][1]}.")
+        if len(clauses) == 2 and clauses[0][1] == clauses[1][1] and clauses[0][0] == -clauses[1][0]:
+            sentences.append(f"At α = ±{clauses[0][0]:g} {subject} {clauses[0][1]}.")
             continue
-        first, *rest = (f"at α = {signed(a)} {{}} {words}" for a, words in told)
+        first, *rest = (f"at α = {signed(a)} {{}} {words}" for a, words in clauses)
         sentence = "; ".join([first.format(subject), *(clause.format("it") for clause in rest)])
         sentences.append(sentence[0].upper() + sentence[1:] + ".")
     return sentences
@@ -57,7 +50,7 @@ def intervention(names: Mapping[str, Any]) -> str:
     return f"the {names['behavior']} {kind}" + (f" ({names['adapter']})" if names["adapter"] else "")
 
 
-def _said(lines: Iterable[Mapping[str, Any]]) -> str:
+def _described(lines: Iterable[Mapping[str, Any]]) -> str:
     """The evaluations of one strength, those with the same verdict named together."""
     by_verdict: dict[Verdict, list[str]] = {}
     for line in lines:

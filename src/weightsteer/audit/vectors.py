@@ -6,16 +6,16 @@ from typing import Any
 
 import polars as pl
 
-from weightsteer.audit.arms import along
-from weightsteer.audit.beside import beside_controls, priced
-from weightsteer.audit.draws import UNFOLDED, VECTOR, folded, many_draws, owners, trained
-from weightsteer.audit.headline import headline_strengths
+from weightsteer.audit.control_comparison import compare_with_controls, with_costs
+from weightsteer.audit.draws import UNFOLDED, VECTOR, folded, many_draws, owners
 from weightsteer.audit.nuisance import nuisances
-from weightsteer.audit.rules import SHOWN, carries, company, dear, evidence, followed, judged, shows, side
+from weightsteer.audit.rules import Shows, carries, costs_more, judged, shows, side
+from weightsteer.audit.signs import along
 from weightsteer.audit.transfer import transfer
+from weightsteer.audit.words import followed, matching_controls, shown
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats.correction import benjamini_hochberg
-from weightsteer.stats.strengths import select
+from weightsteer.stats.strengths import headline_strengths, select
 from weightsteer.stats.table import EFFECTS, summarize
 
 
@@ -25,19 +25,19 @@ class Audit:
 
     Attributes:
         vectors: one line per intervention: model, behavior, method, adapter, ``verdict``
-            (`weightsteer.audit.words.Carries`), ``matched_by`` (controls that do as well wherever it steers: list),
+            (`weightsteer.audit.rules.Carries`), ``matched_by`` (controls that do as well wherever it steers: list),
             ``evidence`` (a clause for each finding: list), the evaluations by what they show (``steers``, ``reversed``,
             ``mixed``, ``yes_bias``, ``nothing``, ``damaged``, ``unjudged``: lists), ``controls`` that do as well
             somewhere (list).
-        lines: the evidence: ``summarize`` at the audited strengths (``alpha`` is the arm, ``strength`` the mean α) with
+        lines: ``summarize`` at the audited strengths (``alpha`` is the sign, ``strength`` the mean α) with
             ``discrimination_adjusted`` and ``bias_adjusted`` (rule 2).
-        along: the same of both arms together (`weightsteer.audit.arms`), on which the naming rests.
+        along: the same of both signs together (`weightsteer.audit.signs`), on which the naming rests.
         controls: ``compare`` of every vector (as the reference) with its controls, with ``as_good``, and ``draws`` and
             ``draws_as_good``: of how many seeds of the control, and in how many its effect reaches the vector's.
         nuisances: see `weightsteer.audit.nuisance`.
         cosines: model, behavior, method, adapter, nuisance, cosine; empty when none were given.
         transfer: see `weightsteer.audit.transfer`.
-        excluded: arms without a usable strength, with the reason.
+        excluded: signs without a usable strength, with the reason.
     """
 
     vectors: pl.DataFrame
@@ -63,8 +63,7 @@ def audit(
     """Audit every intervention of a sweep.
 
     Args:
-        rows: of a sweep. A control belongs to the vector of its behaviour whose adapter its own begins with
-            (``lora-random`` to ``lora``).
+        rows: of a sweep. A control belongs to the vector that its column ``control_of`` names.
         at: the strengths, see `weightsteer.stats.strengths.select`; by default +1 and −1, or the smallest swept of
             each sign: a choice made before looking.
         trained_on: behaviour to the evaluation that asks what it was trained on.
@@ -81,28 +80,29 @@ def audit(
     options: dict[str, Any] = {"resamples": resamples, "seed": seed}
     means = chosen.rows.group_by(*VECTOR, "eval", "alpha").agg(pl.mean("strength"))
     known = owners(rows)
-    drawn = trained(chosen.rows, known)
-    steady = folded(chosen.rows, drawn)
+    several = many_draws(chosen.rows, known)
+    steady = folded(chosen.rows, several)
     both = summarize(along(steady), **options).filter(pl.col("alpha") != 0)
-    lines, both = _corrected(_summary(steady, drawn, means, **options), both)
-    beside = priced(beside_controls(chosen.rows, steady, known, drawn, means, **options), strengths)
+    lines, both = _corrected(_summary(steady, several, means, **options), both)
+    compared = compare_with_controls(chosen.rows, steady, known, means, **options)
+    controls = with_costs(compared, strengths)
     shifts = _adjusted(nuisances(steady, covariates, **options))
     cosine = _cosines(lines, cosines or {})
     without_yes = _without_yes(covariates, lines)
     vectors = []
     for group in lines.partition_by(VECTOR, maintain_order=True):
-        followed, near = (table.join(group, on=VECTOR, how="semi", nulls_equal=True) for table in (shifts, cosine))
+        correlated, near = (table.join(group, on=VECTOR, how="semi", nulls_equal=True) for table in (shifts, cosine))
         of_it = group.select("model", "behavior", reference_method="method", reference_adapter="adapter")
-        compared = beside.join(of_it, on=of_it.columns, how="semi", nulls_equal=True)
+        own = controls.join(of_it, on=of_it.columns, how="semi", nulls_equal=True)
         together = both.join(group, on=VECTOR, how="semi", nulls_equal=True)
-        vectors.append(_vector(group, together, compared, followed, near, without_yes))
-    lists = ("matched_by", "evidence", *SHOWN, "controls")
+        vectors.append(_vector(group, together, own, correlated, near, without_yes))
+    lists = ("matched_by", "evidence", *Shows, "controls")
     schema = dict.fromkeys([*VECTOR, "verdict"], pl.String) | dict.fromkeys(lists, pl.List(pl.String))
     return Audit(
         vectors=pl.DataFrame(vectors, schema=schema),
         lines=lines,
         along=both,
-        controls=beside,
+        controls=controls,
         nuisances=shifts,
         cosines=cosine,
         transfer=transfer(lines, trained_on),
@@ -112,20 +112,20 @@ def audit(
 
 def _headline(rows: pl.DataFrame) -> pl.DataFrame:
     """The same strengths for every intervention."""
-    strengths = headline_strengths(rows)
+    strengths = headline_strengths(rows["alpha"])
     if not strengths:
         raise WeightsteerError("there are no rows at a strength other than 0: nothing to audit.")
     return rows.select(*VECTOR, "seed", "eval", "alpha").unique().filter(pl.col("alpha").is_in(strengths))
 
 
-def _summary(steady: pl.DataFrame, drawn: pl.DataFrame, means: pl.DataFrame, **options: Any) -> pl.DataFrame:
-    """``summarize`` of both arms with their strengths, without what averages over draws cannot tell."""
+def _summary(steady: pl.DataFrame, several: pl.DataFrame, means: pl.DataFrame, **options: Any) -> pl.DataFrame:
+    """``summarize`` at both signs with their strengths, without what averages over draws cannot show."""
     lines = summarize(steady, **options).filter(pl.col("alpha") != 0)
     lines = lines.join(means, on=[*VECTOR, "eval", "alpha"], how="left", nulls_equal=True, maintain_order="left")
-    averaged = many_draws(drawn).with_columns(method=pl.lit("control"), _averaged=True)
+    averaged = several.with_columns(method=pl.lit("control"), _averaged=True)
     lines = lines.join(averaged, on=VECTOR, how="left", nulls_equal=True, maintain_order="left")
-    told = pl.when(pl.col("_averaged").is_null())
-    return lines.with_columns(told.then(name).alias(name) for name in UNFOLDED).drop("_averaged")
+    unfolded = pl.when(pl.col("_averaged").is_null())
+    return lines.with_columns(unfolded.then(name).alias(name) for name in UNFOLDED).drop("_averaged")
 
 
 def _corrected(lines: pl.DataFrame, both: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
@@ -148,8 +148,8 @@ def _corrected(lines: pl.DataFrame, both: pl.DataFrame) -> tuple[pl.DataFrame, p
     for name in EFFECTS:
         own = (pl.col(name) * pl.col("alpha")).sign() == pl.col(f"_{name}_sign")
         gate = pl.max_horizontal(f"{name}_adjusted", f"{name}_p")
-        told = pl.when(pl.col(f"{name}_adjusted").is_not_null()).then(pl.when(own).then(gate).otherwise(1.0))
-        lines = lines.with_columns(told.alias(f"{name}_adjusted"))
+        adjusted = pl.when(pl.col(f"{name}_adjusted").is_not_null()).then(pl.when(own).then(gate).otherwise(1.0))
+        lines = lines.with_columns(adjusted.alias(f"{name}_adjusted"))
     return lines.drop(f"_{name}_sign" for name in EFFECTS), both
 
 
@@ -191,7 +191,7 @@ def _without_yes(covariates: pl.DataFrame | None, lines: pl.DataFrame) -> set[st
 def _vector(
     group: pl.DataFrame,
     together: pl.DataFrame,
-    beside: pl.DataFrame,
+    controls: pl.DataFrame,
     shifts: pl.DataFrame,
     cosine: pl.DataFrame,
     without_yes: set[str],
@@ -200,23 +200,23 @@ def _vector(
     names = group.select(VECTOR).row(0, named=True)
     by_eval = {str(part["eval"][0]): part.to_dicts() for part in group.partition_by("eval", maintain_order=True)}
     both = {str(line["eval"]): line for line in together.iter_rows(named=True)}
-    found: dict[str, list[str]] = {shown: [] for shown in SHOWN}
+    found: dict[Shows, list[str]] = {each: [] for each in Shows}
     for name, lines in by_eval.items():
         found[shows(lines, both[name], yes=name not in without_yes)].append(name)
     steering = {
         (name, 1 if line["alpha"] > 0 else -1)
-        for name in found["steers"]
+        for name in found[Shows.STEERS]
         for line in by_eval[name]
         if side(line, "discrimination") > 0
     }
-    as_good = [line for line in beside.filter("as_good").to_dicts() if (line["eval"], line["sign"]) in steering]
+    as_good = [line for line in controls.filter("as_good").to_dicts() if (line["eval"], line["sign"]) in steering]
     cells: dict[str, set[tuple[str, int]]] = {}
     for line in as_good:
         cells.setdefault(line["adapter"], set()).add((line["eval"], line["sign"]))
-    everywhere = sorted(name for name, held in cells.items() if held == steering and not dear(name, as_good))
+    everywhere = sorted(name for name, held in cells.items() if held == steering and not costs_more(name, as_good))
     clauses = [
-        *evidence(found, by_eval, both),
-        *company(cells, as_good),
+        *shown(found, by_eval, both),
+        *matching_controls(cells, as_good),
         *followed(shifts.to_dicts(), cosine.to_dicts()),
     ]
     return {
@@ -224,6 +224,6 @@ def _vector(
         "verdict": carries(found),
         "matched_by": everywhere,
         "evidence": clauses,
-        **found,
+        **{each.value: names for each, names in found.items()},
         "controls": sorted(cells),
     }

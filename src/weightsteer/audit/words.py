@@ -1,10 +1,10 @@
 """What verdicts are called: in a cell, in a sentence, and with the numbers that they rest on."""
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
-from weightsteer.formatting import estimate, listed, number, share
+from weightsteer.audit.rules import STRONG, Carries, Line, Shows, costs_more, side, strong
+from weightsteer.formatting import estimate, listed, number, share, signed
 from weightsteer.stats.compare import METRICS
 from weightsteer.stats.verdict import Difference, Verdict
 
@@ -51,18 +51,6 @@ DIFFERENCES: Mapping[Difference, tuple[str, Tone]] = {
 }
 
 
-class Carries(StrEnum):
-    """What most evaluations of a vector show (`weightsteer.audit.rules`, rule 4)."""
-
-    STEERS = "steers"
-    REVERSED = "reversed"
-    YES_BIAS = "yes_bias"
-    MIXED = "mixed"
-    NOT_SEPARABLE = "not_separable"
-    FORMAT_DAMAGE = "format_damage"
-    NOT_JUDGED = "not_judged"
-
-
 _CARRIES: Mapping[Carries, tuple[str, Tone]] = {
     Carries.STEERS: ("steers {}", "good"),
     Carries.REVERSED: ("reversed", "bad"),
@@ -74,12 +62,12 @@ _CARRIES: Mapping[Carries, tuple[str, Tone]] = {
 }
 
 
-def of(line: Mapping[str, Any]) -> Words:
+def of(line: Line) -> Words:
     """The words for the verdict of a line of ``summarize``."""
     return WORDS[Verdict(line["verdict"])]
 
 
-def carried(line: Mapping[str, Any]) -> tuple[str, Tone]:
+def carried(line: Line) -> tuple[str, Tone]:
     """What a line of `weightsteer.audit.Audit.vectors` says of its vector, and the colour of that.
 
     A vector that controls match everywhere is named with them.
@@ -91,7 +79,7 @@ def carried(line: Mapping[str, Any]) -> tuple[str, Tone]:
     return words, tone
 
 
-def explained(line: Mapping[str, Any]) -> str:
+def explained(line: Line) -> str:
     """The verdict of a line of ``summarize`` with the numbers that it rests on."""
     found, words = Verdict(line["verdict"]), of(line).label
     if found in (Verdict.BASE, Verdict.NOT_IDENTIFIABLE, Verdict.UNDEFINED):
@@ -114,7 +102,7 @@ def explained(line: Mapping[str, Any]) -> str:
     return f"{words}: {discrimination}" + (f"; {bias}" if biased else "")
 
 
-def difference(line: Mapping[str, Any]) -> str:
+def difference(line: Line) -> str:
     """The verdict of a line of ``compare`` with the numbers that it rests on."""
     found = Difference(line["verdict"])
     words, _ = DIFFERENCES[found]
@@ -134,7 +122,7 @@ def difference(line: Mapping[str, Any]) -> str:
     return f"{words}: {size} than {other} (Holm p {'< 0.001' if line['holm'] < 0.001 else format(line['holm'], '.3f')})"
 
 
-def chips(line: Mapping[str, Any]) -> tuple[str, Tone]:
+def chips(line: Line) -> tuple[str, Tone]:
     """The words for the verdict of a line of ``compare``, and their colour."""
     return DIFFERENCES[Difference(line["verdict"])]
 
@@ -144,5 +132,94 @@ def named(verdicts: Mapping[Verdict, Sequence[str]]) -> str:
     return listed([WORDS[found].phrase.format(listed(evals)) for found, evals in verdicts.items()])
 
 
-def _units(line: Mapping[str, Any]) -> str:
+def _units(line: Line) -> str:
     return f"{line['clusters']} clusters" + (f", {line['seeds']} seeds" if line["seeds"] > 1 else "")
+
+
+COVARIATES = {"lean": "the lean of the base model", "confidence": "the confidence of the base model"}
+"""Covariates whose name alone would not be understood."""
+
+_SHOWS: Mapping[Shows, tuple[str, str | None]] = {
+    Shows.STEERS: ("steers", "discrimination"),
+    Shows.REVERSED: ("reversed on", "discrimination"),
+    Shows.MIXED: ("both ways on", "discrimination"),
+    Shows.YES_BIAS: ("yes-bias on", "bias"),
+    Shows.NOTHING: ("not separable on", "discrimination"),
+    Shows.DAMAGED: ("answer format damaged on", "pmass"),
+    Shows.UNJUDGED: ("not judged on", None),
+}
+"""What evaluations show, and the column with the evidence."""
+
+
+def shown(
+    found: Mapping[Shows, Sequence[str]], lines: Mapping[str, Sequence[Line]], both: Mapping[str, Line]
+) -> list[str]:
+    """A clause for each thing that evaluations show, with the numbers of the first of them.
+
+    Args:
+        found: evaluations by what they show.
+        lines: by evaluation those of its strengths, one for each sign.
+        both: by evaluation that of both signs together.
+    """
+    clauses = []
+    for shows, (words, effect) in _SHOWS.items():
+        if not found[shows]:
+            continue
+        first, *others = found[shows]
+        numbers = f" ({_numbers(lines[first], both[first], effect)})" if effect else ""
+        clauses.append(f"{words} {first}{numbers}" + (f", {listed(others)}" if others else ""))
+    return clauses
+
+
+def matching_controls(cells: Mapping[str, set[tuple[str, int]]], lines: Sequence[Line]) -> list[str]:
+    """A clause for each control that does as well, with its difference on one evaluation.
+
+    Args:
+        cells: by control the evaluations and signs at which it does as well.
+        lines: of the control comparison.
+    """
+    clauses = []
+    for name, held in sorted(cells.items()):
+        line = next(line for line in lines if line["adapter"] == name and (line["eval"], line["sign"]) in held)
+        cost = f", at {line['cost_ratio']:.1f} times the side effect" if costs_more(name, [line]) else ""
+        if line["difference_high"] is not None and line["difference_high"] < 0:
+            draws = f"{line['draws_as_good']} of {line['draws']} draws"
+            clauses.append(f"the control {name} does as much on {line['eval']} in {draws}{cost}")
+            continue
+        # the interval of vector − control from that of control − vector
+        turned = {"of": "difference", "of_low": "difference_high", "of_high": "difference_low"}
+        ends = {end: None if line[column] is None else -line[column] for end, column in turned.items()}
+        size = f"(difference {estimate(ends, 'of')}{cost})"
+        clauses.append(f"the control {name} is not distinguishably weaker on {line['eval']} {size}")
+    return clauses
+
+
+def followed(nuisances: Sequence[Line], cosines: Sequence[Line]) -> list[str]:
+    """A clause for the strongest correlation and one for every cosine that is large: what else the shifts follow."""
+    clauses = []
+    if found := [line for line in nuisances if strong(line)]:
+        line = max(found, key=lambda line: abs(line["correlation"]))
+        sign = "+α" if line["alpha"] > 0 else "−α"
+        what = COVARIATES.get(line["covariate"], line["covariate"])
+        clauses.append(f"shifts follow {what} on {line['eval']} (r {estimate(line, 'correlation')} at {sign})")
+    near = [line for line in cosines if abs(line["cosine"]) >= STRONG]
+    clauses += [f"cosine {number(line['cosine'])} with the nuisance vector {line['nuisance']}" for line in near]
+    return clauses
+
+
+def _numbers(lines: Sequence[Line], both: Line, effect: str) -> str:
+    """The numbers behind a clause: per unit of the strengths along α, or of the sign that lost most of the mass."""
+    if effect == "pmass":
+        worst = min(lines, key=lambda line: line["pmass"])
+        return f"pmass {share(worst, effect)} at α = {signed(worst['strength'])}"
+    size = f"{effect} {estimate(both, effect)}"
+    if not side(both, effect):
+        return f"{size}; effects under {both['mde']:.2f} nats would go unseen"
+    if effect == "bias" and side(both, "discrimination"):
+        size += f", discrimination {estimate(both, 'discrimination')}"
+    return f"{size} along α = {'±' if len(lines) > 1 else ''}{_strengths(lines)}"
+
+
+def _strengths(lines: Sequence[Line]) -> str:
+    sizes = sorted({f"{abs(line['strength']):.3g}" for line in lines}, key=float)
+    return " and ".join(sizes) if len(lines) > 1 else signed(float(f"{lines[0]['strength']:.3g}"))

@@ -41,14 +41,14 @@ def report(folder: Path, place: Path | None = None) -> None:
     """
     import polars
 
-    from weightsteer.audit import headline_strengths
     from weightsteer.report import summary_table
+    from weightsteer.stats import headline_strengths
 
     summary = polars.read_csv(folder / "summary.csv", infer_schema_length=None)
     vectors = summary.filter(polars.col("method") != "control")
     several = vectors["adapter"].n_unique() > 1
     if several:  # to be compared at a glance; the rest is in the report
-        summary = vectors.filter(polars.col("alpha").is_in(headline_strengths(summary)))
+        summary = vectors.filter(polars.col("alpha").is_in(headline_strengths(summary["alpha"])))
     console().print(summary_table(summary))
     if several:
         print("All strengths, the controls, and the norms of the vectors next to their effects:")

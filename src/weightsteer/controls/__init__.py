@@ -16,11 +16,10 @@ from typing import Any
 import polars as pl
 from transformers import PreTrainedModel
 
-from weightsteer.controls.base import BranchKind, Kind, PairsKind, Side, VectorKind, registry
+from weightsteer.controls.base import BranchKind, Kind, PairsKind, Side, VectorKind, generator_seed, registry
 from weightsteer.controls.sign import mirrored
 from weightsteer.data.behaviors import Behavior
 from weightsteer.errors import WeightsteerError
-from weightsteer.stats.draws import draw_seed
 from weightsteer.vector import WeightVector
 
 __all__ = [
@@ -64,8 +63,8 @@ def control(kind: str, vector: WeightVector, seed: int | None = None, draw: int 
     """A control computed from the vector.
 
     Args:
-        seed: of the draw; by default that of the vector. One that is not drawn keeps the seed of the vector.
-        draw: which draw for this vector it is, for the tables.
+        seed: of the random generator; by default that of the vector. One that is not drawn needs none.
+        draw: which draw for this vector it is: controls in one table need different ones.
 
     Raises:
         WeightsteerError: an unknown kind, one that is not computed from a vector, or a vector it cannot be made of.
@@ -75,21 +74,17 @@ def control(kind: str, vector: WeightVector, seed: int | None = None, draw: int 
         raise _made_otherwise(found)
     own = int(vector.metadata["seed"])
     chosen = own if seed is None or not found.drawn else seed
-    told = f"control {kind}" + (f" with seed {chosen}" if found.drawn else "")
+    operation = f"control {kind}" + (f" with seed {chosen}" if found.drawn else "")
     made = WeightVector(found.make(vector, chosen), vector.metadata)
-    return _labelled(found, made, vector, chosen, told, draw=draw)
+    return _labelled(found, made, vector, operation, draw=draw)
 
 
 def draws(kind: str, vector: WeightVector, count: int = DRAWS) -> list[WeightVector]:
-    """So many draws of a random control, with seeds of their own; a control that is not drawn comes once.
-
-    Their seeds are those of `weightsteer.stats.draws`, by which tables know the draws of one training seed; a larger
-    count contains the smaller one.
-    """
+    """So many draws of a random control, one of any other; a larger count contains the smaller one."""
     if count < 1:
         raise WeightsteerError(f"{count} draws of a control: at least one is needed.")
     own = int(vector.metadata["seed"])
-    return [control(kind, vector, draw_seed(own, k), k) for k in range(count if get(kind).drawn else 1)]
+    return [control(kind, vector, generator_seed(own, k), k) for k in range(count if get(kind).drawn else 1)]
 
 
 def one_branch(
@@ -117,9 +112,9 @@ def one_branch(
     if found.side not in folders:
         raise WeightsteerError(f"the control {kind} needs the folder of the {found.side} branch.")
     branch = found.make(WeightVector.from_branch(folders[found.side], model))
-    told = f"control {kind}" + (", norm matched" if matched else ", as trained")
+    operation = f"control {kind}" + (", norm matched" if matched else ", as trained")
     made = branch.norm_matched(of) if matched else branch
-    return _labelled(found, made, of, int(of.metadata["seed"]), told, "" if matched else "-as-trained")
+    return _labelled(found, made, of, operation, "" if matched else "-as-trained")
 
 
 def control_pairs(
@@ -159,25 +154,25 @@ def trained(kind: str, vector: WeightVector, of: WeightVector, *, matched: bool 
     if not isinstance(found, PairsKind):
         raise _made_otherwise(found)
     made = vector.norm_matched(of) if matched else vector
-    told = f"control {kind}" + (", norm matched" if matched else ", as trained")
-    return _labelled(found, made, of, int(of.metadata["seed"]), told, "" if matched else "-as-trained")
+    operation = f"control {kind}" + (", norm matched" if matched else ", as trained")
+    return _labelled(found, made, of, operation, "" if matched else "-as-trained")
 
 
 def nuisance_name(vector: WeightVector) -> str:
     """What a nuisance vector is a vector of: its kind of control, else the behaviour it was trained on."""
-    told = vector.metadata
-    return str(told["control"]["kind"] if "control" in told else told["behavior"])
+    metadata = vector.metadata
+    return str(metadata["control"]["kind"] if "control" in metadata else metadata["behavior"])
 
 
 def _labelled(
-    kind: Kind, made: WeightVector, of: WeightVector, seed: int, told: str, suffix: str = "", draw: int = 0
+    kind: Kind, made: WeightVector, of: WeightVector, operation: str, suffix: str = "", draw: int = 0
 ) -> WeightVector:
     """With the behaviour of its vector and a name of its own: an average of both would hide either."""
     changes: dict[str, Any] = {
         "method": "control",
         "behavior": of.metadata["behavior"],
         "adapter": f"{of.metadata['adapter']}-{kind.name}{suffix}",
-        "seed": seed,
+        "seed": of.metadata["seed"],
         "control": {
             "kind": kind.name,
             "of": of.digest,
@@ -185,7 +180,7 @@ def _labelled(
             "of_seed": of.metadata["seed"],
             "draw": draw,
         },
-        "operations": [*made.metadata.get("operations", []), told],
+        "operations": [*made.metadata.get("operations", []), operation],
     }
     if kind.made_from != "pairs":
         changes["geometry"] = None  # it described the branches of the vector

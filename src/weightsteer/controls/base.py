@@ -25,6 +25,15 @@ FromPairs = Callable[[PreTrainedModel, Behavior, int, pl.DataFrame | None], pl.D
 """``(model, behaviour, seed, pairs of the behaviour) -> pairs`` to train the control on."""
 
 
+def generator_seed(training_seed: int, draw: int) -> int:
+    """The seed of the random generator of a draw, which differs between the draws of different training seeds.
+
+    >>> generator_seed(2, 3)
+    3002
+    """
+    return training_seed + 1000 * draw
+
+
 @dataclass(frozen=True)
 class Kind:
     """One kind of control.

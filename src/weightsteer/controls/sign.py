@@ -25,5 +25,8 @@ def mirrored(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.filter(pl.col("method") == "weight").with_columns(
         method=pl.lit("control"),
         adapter=pl.format("{}-sign-flip", "adapter"),
+        control=pl.lit("sign-flip"),
+        control_of=pl.col("adapter"),
+        draw=pl.lit(0, pl.Int64),
         alpha=pl.when(pl.col("alpha") == 0).then(0.0).otherwise(-pl.col("alpha")),
     )

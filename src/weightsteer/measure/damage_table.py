@@ -18,6 +18,7 @@ import polars.selectors as cs
 from weightsteer.data.evals.capability import P_RIGHT
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats.bootstrap import Array, Bootstrap, interval
+from weightsteer.stats.pairing import numbered, with_draws
 
 GROUP = ["model", "behavior", "method", "adapter", "eval"]
 
@@ -52,7 +53,7 @@ def paired_means(
         raise WeightsteerError("there are no rows to average.")
     draws = Bootstrap(resamples, seed)
     lines: list[dict[str, Any]] = []
-    for part in rows.sort(GROUP, nulls_last=True).partition_by(GROUP, maintain_order=True):
+    for part in with_draws(rows).sort(GROUP, nulls_last=True).partition_by(GROUP, maintain_order=True):
         lines += _lines(part, values, draws)
     schema = {name: rows.schema[name] for name in GROUP} | {"alpha": pl.Float64}
     bounds = [f"{name}{change}{end}" for name in values for change in ("", "_change") for end in ("", "_low", "_high")]
@@ -97,7 +98,7 @@ def damage_summary(rows: pl.DataFrame, *, resamples: int = 2000, seed: int = 0) 
 
 
 def _lines(part: pl.DataFrame, values: Mapping[str, str | None], draws: Bootstrap) -> Iterator[dict[str, Any]]:
-    part = part.with_columns(pl.col("alpha").cast(pl.Float64) + 0.0)
+    part = part.with_columns(pl.col("alpha").cast(pl.Float64) + 0.0, seed=numbered())
     alphas = part["alpha"].unique().sort().to_list()
     seeds = part["seed"].unique().sort().to_list()
     clusters = part["cluster"].unique().sort().to_list()

@@ -24,8 +24,8 @@ WHOSE = {
 }
 """Whose line it is: the first columns of every table of measurements.
 
-``control`` is the kind of a control, ``control_of`` the adapter of the vector it belongs to, and ``draw`` counts its
-draws from 0; all three are null for what is no control.
+``seed`` is the training seed, of a control that of its vector. ``control`` is the kind of a control, ``control_of`` the
+adapter of its vector, and ``draw`` counts its draws from 0; all three are null for what is no control.
 """
 
 SCHEMA = {
@@ -40,7 +40,7 @@ SCHEMA = {
     "low_pmass": pl.Boolean,
 }
 
-IDENTITY = ("behavior", "method", "adapter", "seed")
+IDENTITY = ("behavior", "method", "adapter", "seed", "draw")
 """The columns that tell one intervention's lines from another's."""
 
 
@@ -76,7 +76,7 @@ def check_distinct(interventions: Sequence[Intervention]) -> None:
         if own in seen:
             raise WeightsteerError(
                 f"two interventions cannot be told apart in the result: both are {own}. Set `behavior`, "
-                "`adapter` or `seed` in the metadata of one of them."
+                "`adapter` or `seed` in the metadata of one of them, or make controls with different draws."
             )
         seen.append(own)
 

@@ -1,17 +1,17 @@
 """Paired, clustered, multi-seed statistics of a sweep.
 
 A row is one evaluation item scored under one intervention at one strength; everything here is computed from a frame of
-such rows. `summarize` says what each intervention does, `compare` which of two does more and whether that can be told,
-`frontier` what it costs.
+such rows. `summarize` says what each intervention does, `compare` which of two does more and whether the difference is
+distinguishable from 0, `frontier` what it costs.
 """
 
 from weightsteer.stats.compare import compare
 from weightsteer.stats.correction import LEVEL, benjamini_hochberg, holm
 from weightsteer.stats.frontier import at_equal_damage, frontier
-from weightsteer.stats.informedness import WEAKNESSES, one_arm, reading, surgical_informedness
+from weightsteer.stats.informedness import WEAKNESSES, one_sign, reading, surgical_informedness
 from weightsteer.stats.pairing import GROUP, REQUIRED, changed_side, flips, paired
 from weightsteer.stats.rates import wilson
-from weightsteer.stats.strengths import MATCHED, Selection, select
+from weightsteer.stats.strengths import MATCHED, Selection, headline_strengths, select
 from weightsteer.stats.table import summarize
 
 __all__ = [
@@ -27,8 +27,9 @@ __all__ = [
     "compare",
     "flips",
     "frontier",
+    "headline_strengths",
     "holm",
-    "one_arm",
+    "one_sign",
     "paired",
     "reading",
     "select",

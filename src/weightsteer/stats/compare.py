@@ -1,10 +1,10 @@
-"""``compare``: which of two interventions does more, over identical rows, and whether that can be told at this n.
+"""``compare``: which of two interventions does more over identical rows, if the difference is distinguishable from 0.
 
 For methods a and b at chosen strengths, both paired with α = 0 on the same items::
 
     difference = s (effect of a  −  effect of b),     s = the sign of the strength
 
-so that "more" is more of what the strength asks for, in both arms. Clusters of items are resampled together for a and
+so that "more" is more of what the strength asks for, at both signs. Clusters of items are resampled together for a and
 b; training seeds are paired when both have the same ones, and vary on their own when not.
 """
 
@@ -32,7 +32,7 @@ METRICS = {
     "si": "points",
     "si_forward": "points",
 }
-"""What can be compared, with its unit. The last two stand on the arm of +α alone, and are not oriented."""
+"""What can be compared, with its unit. The last two rest on +α alone, and are not oriented."""
 
 ORIENTED = ("discrimination", "bias")
 
@@ -101,7 +101,7 @@ def compare(
             check_same_items(part)
             lines += _table(part, metric, reference, draws)
     if not lines and selection.excluded.is_empty():
-        asked = f" beside {_named(*reference)}" if reference else ""
+        asked = f" with {_named(*reference)}" if reference else ""
         raise WeightsteerError(
             f"there is nothing to compare{asked}: give strengths of two interventions that were swept."
         )
@@ -146,39 +146,39 @@ def _table(
     else:
         pairs = [(name, reference) for name in groups if name != reference] if reference in groups else []
     wanted = {name for pair in pairs for name in pair}
-    arms = {name: _arms(group, metric, draws) for name, group in groups.items() if name in wanted}
+    signs = {name: _signs(group, metric, draws) for name, group in groups.items() if name in wanted}
     constant = part.select(TABLE).row(0, named=True)
     for sign in (1, -1):
         for one, other in pairs:
-            if sign in arms[one] and sign in arms[other]:
+            if sign in signs[one] and sign in signs[other]:
                 yield {
                     **constant,
                     "metric": metric,
                     "sign": sign,
-                    **_line(one, other, arms[one][sign], arms[other][sign], draws),
+                    **_line(one, other, signs[one][sign], signs[other][sign], draws),
                 }
 
 
-def _arms(group: pl.DataFrame, metric: str, draws: Bootstrap) -> dict[int, dict[str, Any]]:
-    """Both arms of one intervention: values per draw and seed, and what goes with them."""
+def _signs(group: pl.DataFrame, metric: str, draws: Bootstrap) -> dict[int, dict[str, Any]]:
+    """Both signs of one intervention: values per draw and seed, and what goes with them."""
     grid = Grid.build(group)
     series = resampled(grid, draws)[metric]
     clusters = int(grid.cluster.max()) + 1
-    arms: dict[int, dict[str, Any]] = {}
+    found: dict[int, dict[str, Any]] = {}
     for sign in (1, -1):
         place = [k for k, alpha in enumerate(grid.alphas) if alpha == sign]
         if not place or (metric not in ORIENTED and metric != "pmass_change" and sign < 0):
             continue
         values: Array = series[:, :, place[0]] * (sign if metric in ORIENTED else 1)
-        arms[sign] = {
+        found[sign] = {
             "values": values,
             "clusters": clusters,
             "n": grid.label.size,
-            "seeds": group["seed"].unique().sort().to_list(),
+            "seeds": group.select(pl.col("draw").fill_null(0), "seed").unique().sort("draw", "seed").rows(),
             "alpha": float(group.filter(pl.col("alpha") == sign)["strength"].mean()),  # type: ignore[arg-type]
             "base": grid.y[:, grid.zero].mean(0),
         }
-    return arms
+    return found
 
 
 def _line(
@@ -191,7 +191,7 @@ def _line(
     a, b = mine["values"], theirs["values"]
     clusters = mine["clusters"]
     same = mine["seeds"] == theirs["seeds"]
-    effect, beside = float(a[0].mean()), float(b[0].mean())
+    effect, other_effect = float(a[0].mean()), float(b[0].mean())
     line: dict[str, Any] = {
         **dict(zip(ARM, one, strict=True)),
         **{f"reference_{key}": value for key, value in zip(ARM, other, strict=True)},
@@ -203,9 +203,9 @@ def _line(
         "alpha": mine["alpha"],
         "reference_alpha": theirs["alpha"],
         "effect": effect,
-        "reference_effect": beside,
-        "difference": effect - beside,
-        "retained": effect / beside if beside else None,
+        "reference_effect": other_effect,
+        "difference": effect - other_effect,
+        "retained": effect / other_effect if other_effect else None,
         "p": None,
         "spread": None,
         "sign_agreement": agreement(a[0] - b[0]) if same else None,
@@ -220,7 +220,7 @@ def _line(
     line["p"] = spread.p(line["difference"], (1, -1))
     line["difference_low"], line["difference_high"] = line["difference"] - half, line["difference"] + half
     line["spread"] = spread
-    bounds = spread.ratio(effect, beside)
+    bounds = spread.ratio(effect, other_effect)
     covers = not (line["reference_effect_low"] > 0 or line["reference_effect_high"] < 0)
     if bounds is None or covers:
         line["retained"] = None

@@ -4,7 +4,7 @@ import numpy as np
 
 from weightsteer.stats.bootstrap import Array, Bootstrap
 from weightsteer.stats.grid import Grid
-from weightsteer.stats.informedness import one_arm, surgical_informedness
+from weightsteer.stats.informedness import one_sign, surgical_informedness
 
 
 def resampled(grid: Grid, draws: Bootstrap) -> dict[str, Array]:
@@ -53,7 +53,7 @@ def resampled(grid: Grid, draws: Bootstrap) -> dict[str, Array]:
         }
     for name in ("flip", "counter", "si", "si_k1"):
         values[name] = np.full(gained.shape, np.nan)
-    values["si_forward"] = one_arm(
+    values["si_forward"] = one_sign(
         total["gained"], total["broken"], gaining=total["rej"], losing=total["cho"], pmass=pmass
     )
     for k, alpha in enumerate(grid.alphas):

@@ -40,17 +40,17 @@ def frontier(summary: pl.DataFrame, damage: pl.DataFrame, *, cost: str = "nll_ch
     if "seed" in summary.columns:
         raise WeightsteerError("the frontier is drawn over all seeds: pass summarize(rows) without by_seed.")
     place = pl.col("alpha").cast(pl.Float64).round(_DIGITS) + 0.0
-    price = damage.select(*_ARM, place.alias("_at"), damage=bounds[0], damage_low=bounds[1], damage_high=bounds[2])
+    costs = damage.select(*_ARM, place.alias("_at"), damage=bounds[0], damage_low=bounds[1], damage_high=bounds[2])
     joined = summary.with_columns(place.alias("_at")).join(
-        price, on=[*_ARM, "_at"], how="left", nulls_equal=True, maintain_order="left"
+        costs, on=[*_ARM, "_at"], how="left", nulls_equal=True, maintain_order="left"
     )
     if joined["damage"].null_count() == joined.height:
         raise WeightsteerError("no strength of the summary has a measured damage: measure the damage at its strengths.")
     parts = []
     for sign in (1, -1):
         low, high = ("low", "high") if sign > 0 else ("high", "low")
-        arm = pl.col("alpha") * sign >= 0
-        used = joined.filter(arm).filter((pl.col("alpha") != 0).any().over(GROUP))
+        own = pl.col("alpha") * sign >= 0
+        used = joined.filter(own).filter((pl.col("alpha") != 0).any().over(GROUP))
         parts.append(
             used.with_columns(
                 sign=pl.lit(sign, pl.Int64),
@@ -70,7 +70,7 @@ def frontier(summary: pl.DataFrame, damage: pl.DataFrame, *, cost: str = "nll_ch
 def at_equal_damage(points: pl.DataFrame, value: float) -> pl.DataFrame:
     """What every intervention does at one damage (nats per token), interpolated along |α|.
 
-    Where damage rises along all strengths of an arm, effect, its interval and |α| are interpolated linearly between
+    Where damage rises along all strengths of a sign, effect, its interval and |α| are interpolated linearly between
     the two strengths around ``value``. The uncertainty of the damage itself is not in the interval. Where it does not,
     there is no one strength of that damage, and ``status`` says so in place of a number.
 
@@ -96,10 +96,10 @@ def at_equal_damage(points: pl.DataFrame, value: float) -> pl.DataFrame:
 
 
 def _at(part: pl.DataFrame, value: float) -> Mapping[str, Any]:
-    arm = part.filter(pl.col("damage").is_not_null()).sort(pl.col("alpha").abs())
-    if arm.height < 2 or arm["damage"].is_nan().any():
+    known = part.filter(pl.col("damage").is_not_null()).sort(pl.col("alpha").abs())
+    if known.height < 2 or known["damage"].is_nan().any():
         return {"status": "not measured", "reason": "the damage of fewer than two strengths is known"}
-    lines = arm.to_dicts()
+    lines = known.to_dicts()
     for before, after in pairwise(lines):
         if not after["damage"] > before["damage"]:
             return {

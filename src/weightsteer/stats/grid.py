@@ -7,11 +7,12 @@ import polars as pl
 from numpy.typing import NDArray
 
 from weightsteer.stats.bootstrap import Array
+from weightsteer.stats.pairing import numbered
 
 
 @dataclass(frozen=True)
 class Grid:
-    """One intervention on one evaluation, dense: s seeds, k strengths, n items; NaN where absent."""
+    """One intervention on one evaluation, dense: s seeds (or draws), k strengths, n items; NaN where absent."""
 
     alphas: Array  # (k,)
     present: NDArray[np.bool_]  # (s, k)
@@ -24,7 +25,8 @@ class Grid:
 
     @classmethod
     def build(cls, part: pl.DataFrame) -> "Grid":
-        where = tuple(_places(part[name]) for name in ("seed", "alpha", "item"))
+        seeds = part.select(numbered()).to_series()
+        where = tuple(_places(column) for column in (seeds, part["alpha"], part["item"]))
         shape = tuple(int(places.max()) + 1 for places in where)
         _, first = np.unique(where[2], return_index=True)
         items = part[first]

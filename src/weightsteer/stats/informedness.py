@@ -21,14 +21,14 @@ FEW = 30
 """With fewer rows on one side a single row moves the SI by several points."""
 
 WEAKNESSES = (
-    "A vector that does nothing scores 0, more than most real vectors: read SI beside the effect and its interval.",
+    "A vector that does nothing scores 0, more than most real vectors: read SI with the effect and its interval.",
     "SI counts decisions. An effect that makes sure answers surer changes none; one near 0 nats changes many.",
     "The rarer side of the base model's decisions carries half of the score: with few rejected rows, each weighs much.",
-    "Pure Yes-saying is not 0 but usually far below it when the base model leans to Yes: high broke and counter with "
+    "Pure yes-bias is not 0 but usually far below it when the base model leans to Yes: high broke and counter with "
     "low fix are its sign.",
     "Rows at exactly 0 nats belong to no side and are left out; they are counted as ties.",
 )
-"""What to print beside every SI."""
+"""What to print with every SI."""
 
 
 def surgical_informedness(
@@ -36,26 +36,26 @@ def surgical_informedness(
 ) -> Any:
     """SI in [−100 k, 100]; see above. ``fix``, ``broke``, ``flip`` and ``counter`` are counts.
 
-    ``pmass`` is the smaller mean answer mass of the two arms. Works on arrays; NaN where ``cho`` or ``rej`` is 0.
+    ``pmass`` is the smaller mean answer mass of the two signs. Works on arrays; NaN where ``cho`` or ``rej`` is 0.
     """
-    forward = one_arm(fix, broke, gaining=rej, losing=cho, k=k)
-    reverse = one_arm(flip, counter, gaining=cho, losing=rej, k=k)
+    forward = one_sign(fix, broke, gaining=rej, losing=cho, k=k)
+    reverse = one_sign(flip, counter, gaining=cho, losing=rej, k=k)
     return (forward + reverse) / 2 * np.square(pmass)
 
 
-def one_arm(moved: Any, against: Any, *, gaining: Any, losing: Any, pmass: Any = 1.0, k: float = K) -> Any:
+def one_sign(moved: Any, against: Any, *, gaining: Any, losing: Any, pmass: Any = 1.0, k: float = K) -> Any:
     """``100 · (moved/gaining − k against/losing) · pmass²``: SI of one strength, for what has no opposite one.
 
-    At +α: ``one_arm(fix, broke, gaining=rej, losing=cho)``; at −α ``one_arm(flip, counter, gaining=cho, losing=rej)``.
+    At +α ``one_sign(fix, broke, gaining=rej, losing=cho)``, at −α ``one_sign(flip, counter, gaining=cho, losing=rej)``
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         return 100 * (np.divide(moved, gaining) - k * np.divide(against, losing)) * np.square(pmass)
 
 
-def of_yes_saying(signed_before: Any, label: Any) -> float:
+def of_yes_bias(signed_before: Any, label: Any) -> float:
     """SI of answering Yes to every row at +α and No to every row at −α, from y along the label at α = 0.
 
-    What pure Yes-saying would score on these very rows: the number to compare an SI with, beside the 0 of a no-op.
+    What pure yes-bias would score on these very rows: a number to compare an SI with, as the 0 of a no-op is.
     """
     cho, rej, yes = signed_before > 0, signed_before < 0, np.broadcast_to(label > 0, np.shape(signed_before))
     counts = ((rej & yes).sum(), (cho & ~yes).sum(), (cho & yes).sum(), (rej & ~yes).sum())
@@ -63,14 +63,14 @@ def of_yes_saying(signed_before: Any, label: Any) -> float:
 
 
 def reading(line: Mapping[str, Any]) -> str | None:
-    """What stands beside the SI of a line of ``summarize``: its references and what it rests on; None without SI."""
+    """What belongs to the SI of a line of ``summarize``: its references and what it rests on; None without SI."""
     if line["si"] is None or line["si"] != line["si"]:
         return None
     yes = f"{line['si_yes']:.0f}".replace("-", "−")
-    told = [f"a no-op scores 0 and pure Yes-saying {yes}"]
-    told.append(f"{line['rej']} rows rejected and {line['cho']} chosen by the base model")
+    parts = [f"a no-op scores 0 and pure yes-bias {yes}"]
+    parts.append(f"{line['rej']} rows rejected and {line['cho']} chosen by the base model")
     if line["ties"]:
-        told.append(f"{line['ties']} ties left out")
+        parts.append(f"{line['ties']} ties left out")
     if (fewer := min(line["rej"], line["cho"])) < FEW:
-        told.append(f"one row of the rarer side is worth up to {50 * (1 + K) / fewer:.1f} points")
-    return "; ".join(told)
+        parts.append(f"one row of the rarer side is worth up to {50 * (1 + K) / fewer:.1f} points")
+    return "; ".join(parts)

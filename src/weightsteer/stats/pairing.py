@@ -1,4 +1,4 @@
-"""Rows beside themselves: each row of a sweep with the same item and training seed at α = 0."""
+"""Paired rows: each row of a sweep with the same item, training seed and draw at α = 0."""
 
 import polars as pl
 
@@ -7,9 +7,22 @@ from weightsteer.errors import WeightsteerError
 GROUP = ["model", "behavior", "method", "adapter", "eval"]
 REQUIRED = [*GROUP, "seed", "alpha", "item", "cluster", "label", "logratio", "pmass"]
 
+REPEATED = ["seed", "draw"]
+"""What tells the measurements of one intervention apart: its training seed, and which draw of a control it is."""
+
+
+def numbered() -> pl.Expr:
+    """The place of each (draw, seed) among those of its frame, from 1: the draws of one seed are measurements too."""
+    return pl.struct(pl.col("draw").fill_null(0), "seed").rank("dense")
+
+
+def with_draws(rows: pl.DataFrame) -> pl.DataFrame:
+    """The rows with a column ``draw``, null where they have none."""
+    return rows.with_columns((pl.col("draw") if "draw" in rows.columns else pl.lit(None)).cast(pl.Int64).alias("draw"))
+
 
 def paired(rows: pl.DataFrame) -> pl.DataFrame:
-    """``rows`` with ``before`` and ``pmass_before``: the same item and seed at α = 0.
+    """``rows`` with ``before`` and ``pmass_before``: the same item, seed and draw at α = 0; and with a ``draw``.
 
     Null log-ratios become NaN. Extra columns are kept.
 
@@ -25,13 +38,13 @@ def paired(rows: pl.DataFrame) -> pl.DataFrame:
         raise WeightsteerError(
             "there are no rows to summarise: the evaluation is empty or a filter removed everything."
         )
-    rows = rows.with_columns(
+    rows = with_draws(rows).with_columns(
         pl.col("alpha").cast(pl.Float64) + 0.0,  # −0.0 is 0.0
         pl.col("logratio", "pmass").cast(pl.Float64).fill_null(float("nan")),
     )
     if wrong := rows.filter(~pl.col("label").is_in([1, -1]).fill_null(False)).height:
         raise WeightsteerError(f"{wrong} rows have a label other than +1 or -1: drop them before the sweep.")
-    if twice := rows.select(*GROUP, "seed", "alpha", "item").is_duplicated().sum():
+    if twice := rows.select(*GROUP, *REPEATED, "alpha", "item").is_duplicated().sum():
         raise WeightsteerError(
             f"{twice} rows share intervention, seed, alpha, eval and item with another one: "
             "two sweeps were concatenated. Keep one of them, or give them different seeds."
@@ -42,15 +55,15 @@ def paired(rows: pl.DataFrame) -> pl.DataFrame:
             f"{moved} items have more than one label or cluster: rows of different versions of an "
             "evaluation are mixed. Keep the rows of one version."
         )
-    base = rows.filter(pl.col("alpha") == 0).select(*GROUP, "seed", "item", before="logratio", pmass_before="pmass")
-    joined = rows.join(base, on=[*GROUP, "seed", "item"], how="left", nulls_equal=True, maintain_order="left")
+    base = rows.filter(pl.col("alpha") == 0).select(*GROUP, *REPEATED, "item", before="logratio", pmass_before="pmass")
+    joined = rows.join(base, on=[*GROUP, *REPEATED, "item"], how="left", nulls_equal=True, maintain_order="left")
     if alone := joined["before"].null_count():
         raise WeightsteerError(
             f"{alone} of {joined.height} rows have no partner at alpha 0, and effects are paired against it: "
             "sweep the same items at alpha 0 with the same seeds."
         )
     cells = rows.group_by(*GROUP, maintain_order=True).agg(
-        pl.len(), items=pl.n_unique("item"), cells=pl.struct("seed", "alpha").n_unique()
+        pl.len(), items=pl.n_unique("item"), cells=pl.struct(*REPEATED, "alpha").n_unique()
     )
     for group in cells.filter(pl.col("len") != pl.col("items") * pl.col("cells")).iter_rows(named=True):
         missing = group["items"] * group["cells"] - group["len"]

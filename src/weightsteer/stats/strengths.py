@@ -4,12 +4,13 @@ Strengths come from a person (``method, adapter, alpha``) or from a calibration 
 A calibration that did not reach its target gives no strength: its rows do not enter, and are listed with the reason.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import polars as pl
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.stats.pairing import REQUIRED
+from weightsteer.stats.pairing import REPEATED, REQUIRED, with_draws
 
 MATCHED = ("converged", "fixed")
 """The states of a strength at which an intervention may be compared with others."""
@@ -17,7 +18,7 @@ MATCHED = ("converged", "fixed")
 CLOSE = 1e-6
 """Strengths are equal when they differ by less than this share: one went through a file, the other did not."""
 
-_KEYS = ["model", "behavior", "method", "adapter", "seed"]
+_KEYS = ["model", "behavior", "method", "adapter", *REPEATED]
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,25 @@ class Selection:
     """Rows at the chosen strengths.
 
     Attributes:
-        rows: with ``alpha`` replaced by its arm (−1, 0 or +1) and the strength itself in ``strength``.
-        excluded: model, behavior, method, adapter, sign and the ``reason``: arms that may not be compared.
+        rows: with ``alpha`` replaced by its sign (−1, 0 or +1) and the strength itself in ``strength``.
+        excluded: model, behavior, method, adapter, sign and the ``reason``: what may not be compared.
     """
 
     rows: pl.DataFrame
     excluded: pl.DataFrame
+
+
+def headline_strengths(alphas: Iterable[float]) -> list[float]:
+    """+1 and −1 where they were swept, else the smallest strength of each sign: a choice made before any result.
+
+    Interventions without a calibration are compared here, and controls are swept here.
+
+    >>> headline_strengths([-2.0, -1.0, 0.0, 0.25, 0.5])
+    [0.25, -1.0]
+    """
+    swept = set(alphas)
+    signs = [(sign, [alpha for alpha in swept if alpha * sign > 0]) for sign in (1.0, -1.0)]
+    return [sign if sign in found else min(found, key=abs) for sign, found in signs if found]
 
 
 def select(rows: pl.DataFrame, at: pl.DataFrame) -> Selection:
@@ -39,16 +53,16 @@ def select(rows: pl.DataFrame, at: pl.DataFrame) -> Selection:
     Args:
         rows: of a sweep that has those strengths.
         at: ``method``, ``adapter``, and either ``alpha`` or ``sign`` and ``alpha_star`` (its size); where they differ
-            also ``model``, ``behavior``, ``seed``, ``eval``. With ``status``, only those of `MATCHED` enter. One arm
+            also ``model``, ``behavior``, ``seed``, ``eval``. With ``status``, only those of `MATCHED` enter. One sign
             of one method enters whole or not at all: seeds left out because they failed would flatter the others.
 
     Raises:
-        WeightsteerError: columns are missing, a strength is 0, not finite, given twice for one arm or not swept, or a
+        WeightsteerError: columns are missing, a strength is 0, not finite, given twice for one sign or not swept, or a
             seed has none.
     """
     if absent := [name for name in REQUIRED if name not in rows.columns]:
         raise WeightsteerError(f"these rows are not those of a sweep: no column {', '.join(absent)}.")
-    asked = _asked(at)
+    rows, asked = with_draws(rows), _asked(at)
     keys = [name for name in [*_KEYS, "eval"] if name in asked.columns]
     swept = rows.select(*_KEYS, "eval", "alpha").unique().with_columns(pl.col("alpha").cast(pl.Float64))
     known = swept.select(*_KEYS, "eval").unique()
@@ -57,30 +71,30 @@ def select(rows: pl.DataFrame, at: pl.DataFrame) -> Selection:
         pl.lit(None, pl.String).alias(n) for n in ("model", "behavior", "eval") if n not in asked
     )
     failed = ~pl.col("status").is_in(MATCHED)
-    arm = ["model", "behavior", "method", "adapter", "sign"]
+    whole = ["model", "behavior", "method", "adapter", "sign"]
     excluded = (
         asked.filter(failed)
-        .group_by(arm, maintain_order=True)
+        .group_by(whole, maintain_order=True)
         .agg(pl.col("seed").unique().sort() if "seed" in asked.columns else pl.lit(None), pl.col("status").unique())
     )
     excluded = excluded.select(
-        *arm,
+        *whole,
         pl.struct("seed", "status").map_elements(_reason, return_dtype=pl.String).alias("reason"),
     )
-    admitted = asked.join(excluded, on=arm, how="anti", nulls_equal=True)
+    admitted = asked.join(excluded, on=whole, how="anti", nulls_equal=True)
     found = _match(admitted, swept)
     one = [*_KEYS, "eval", "sign"]
     if (twice := found.select(one).is_duplicated()).any():
-        raise WeightsteerError(f"two strengths for one arm: {_named(found.filter(twice).row(0, named=True))}.")
+        raise WeightsteerError(f"two strengths for one sign: {_named(found.filter(twice).row(0, named=True))}.")
     _complete(found, known)
-    arms = rows.with_columns(pl.col("alpha").cast(pl.Float64)).join(
+    steered = rows.with_columns(pl.col("alpha").cast(pl.Float64)).join(
         found.select(*_KEYS, "eval", "sign", alpha="swept"), on=[*_KEYS, "eval", "alpha"], nulls_equal=True
     )
     base = rows.filter(pl.col("alpha") == 0).join(found, on=[*_KEYS, "eval"], how="semi", nulls_equal=True)
     taken = pl.concat(
         [
             part.with_columns(strength=pl.col("alpha").cast(pl.Float64), alpha=side).select(*rows.columns, "strength")
-            for part, side in ((base, pl.lit(0.0)), (arms, pl.col("sign").cast(pl.Float64)))
+            for part, side in ((base, pl.lit(0.0)), (steered, pl.col("sign").cast(pl.Float64)))
         ]
     )
     return Selection(taken, excluded)
@@ -118,15 +132,17 @@ def _match(asked: pl.DataFrame, swept: pl.DataFrame) -> pl.DataFrame:
         line = lost.sort(_KEYS, nulls_last=True).row(0, named=True)
         same = [pl.col(name).eq_missing(line[name]) for name in [*_KEYS, "eval"]]
         mine = joined.filter(*same)["swept"].drop_nulls().unique()
-        told = f"swept: {', '.join(f'{a:g}' for a in mine.sort())}" if len(mine) else "it was not swept at all"
-        raise WeightsteerError(f"{_named(line)} has no rows at alpha {line['alpha']:g}; {told}. Sweep it there first.")
+        swept_at = f"swept: {', '.join(f'{a:g}' for a in mine.sort())}" if len(mine) else "it was not swept at all"
+        raise WeightsteerError(
+            f"{_named(line)} has no rows at alpha {line['alpha']:g}; {swept_at}. Sweep it there first."
+        )
     return found
 
 
 def _complete(found: pl.DataFrame, known: pl.DataFrame) -> None:
-    """Refuse an arm in which a seed that was swept has no strength."""
-    arms = found.select("model", "behavior", "method", "adapter", "eval", "sign").unique()
-    due = arms.join(known, on=["model", "behavior", "method", "adapter", "eval"], nulls_equal=True)
+    """Refuse a sign at which a seed that was swept has no strength."""
+    signs = found.select("model", "behavior", "method", "adapter", "eval", "sign").unique()
+    due = signs.join(known, on=["model", "behavior", "method", "adapter", "eval"], nulls_equal=True)
     missing = due.join(found, on=[*_KEYS, "eval", "sign"], how="anti", nulls_equal=True)
     if missing.height:
         raise WeightsteerError(

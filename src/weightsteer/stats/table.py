@@ -4,7 +4,7 @@ With ``y`` the log-ratio of a row (nats), ``Δ = y(α) − y(0)`` the paired shi
 label, the two effects are
 
     discrimination = ½ (mean Δ over g = +1  −  mean Δ over g = −1)      the behaviour
-    bias           = ½ (mean Δ over g = +1  +  mean Δ over g = −1)      Yes-saying
+    bias           = ½ (mean Δ over g = +1  +  mean Δ over g = −1)      yes-bias
 
 Both labels weigh the same, so a constant added to every log-ratio is all bias and no discrimination at any label ratio.
 The mean of ``g Δ`` over rows (``along_change``), which is often published in their place, mixes the two unless the
@@ -23,8 +23,8 @@ from weightsteer.stats.bootstrap import Array, Bootstrap, interval
 from weightsteer.stats.bootstrap import detectable as detectable_effect
 from weightsteer.stats.effects import resampled
 from weightsteer.stats.grid import Grid
-from weightsteer.stats.informedness import of_yes_saying
-from weightsteer.stats.pairing import GROUP, paired
+from weightsteer.stats.informedness import of_yes_bias
+from weightsteer.stats.pairing import GROUP, REPEATED, paired
 from weightsteer.stats.rates import wilson
 from weightsteer.stats.spread import Spread
 from weightsteer.stats.verdict import verdict
@@ -36,7 +36,7 @@ INTERVALS = (*EFFECTS, "along_change", "auc", "pmass", "pmass_change", "si", "si
 
 
 def summarize(rows: pl.DataFrame, *, by_seed: bool = False, resamples: int = 10_000, seed: int = 0) -> pl.DataFrame:
-    """One line per (model, behavior, method, adapter, eval, α), with ``by_seed`` one per training seed.
+    """One line per (model, behavior, method, adapter, eval, α), with ``by_seed`` one per training seed and draw.
 
     Effects in nats with ``_low`` and ``_high`` at 95%. A null means "does not apply" (one label only: no effect is
     identifiable; one cluster: no interval); NaN means that NaN rows went in, which ``nan`` counts. Beside the effects:
@@ -51,13 +51,13 @@ def summarize(rows: pl.DataFrame, *, by_seed: bool = False, resamples: int = 10_
     * on the line of +α: ``fix`` and ``broke``, with −α swept too ``flip`` and ``counter``, as shares of ``rej`` and
       ``cho`` (counts over all seeds) with Wilson's interval over clusters; ``ties`` (y = 0 at α = 0); ``si`` (k = 2),
       ``si_k1`` and ``si_forward`` (of +α alone, for what has no opposite: one prompt); ``si_yes``: what pure
-      Yes-saying would score on these rows. See `weightsteer.stats.informedness`.
+      yes-bias would score on these rows. See `weightsteer.stats.informedness`.
 
     Raises:
         WeightsteerError: see ``paired``.
     """
     known = paired(rows)
-    keys = [*GROUP, "seed"] if by_seed else GROUP
+    keys = [*GROUP, *REPEATED] if by_seed else GROUP
     lines: list[dict[str, Any]] = []
     draws = Bootstrap(resamples, seed)
     for part in known.sort(keys, nulls_last=True).partition_by(keys, maintain_order=True):
@@ -65,7 +65,7 @@ def summarize(rows: pl.DataFrame, *, by_seed: bool = False, resamples: int = 10_
         for line in _lines(Grid.build(part), draws):
             line = {**names, **line}
             lines.append({**line, "verdict": verdict(line)})
-    front = ["model", "behavior", "method", "adapter", *(["seed"] if by_seed else []), "alpha", "eval"]
+    front = ["model", "behavior", "method", "adapter", *(REPEATED if by_seed else []), "alpha", "eval"]
     schema = {name: known.schema[name] for name in [*keys, "alpha"]}
     frame = pl.DataFrame(lines, schema_overrides=schema, infer_schema_length=None)
     untyped = [name for name, kind in frame.schema.items() if kind == pl.Null]
@@ -138,7 +138,7 @@ def _lines(grid: Grid, draws: Bootstrap) -> Iterator[dict[str, Any]]:
                 line["discrimination_seed_max"] = float(per_seed[0].max()) if applies[name] else None
                 line["sign_agreement"] = agreement(per_seed[0]) if applies[name] and alpha != 0 else None
         line["cho"], line["rej"], line["ties"] = int(cho.sum()), int(rej.sum()), int((start == 0).sum())
-        line["si_yes"] = of_yes_saying(start, grid.label) if applies["si"] else None
+        line["si_yes"] = of_yes_bias(start, grid.label) if applies["si"] else None
         line["nan"] = int((~np.isfinite(y - grid.y[seeds, zero])).sum())
         yield line
 

@@ -69,7 +69,7 @@ def verdict(line: Mapping[str, Any]) -> Verdict:
     biased = side_of(line, "bias") != 0
     if side == 0:
         return Verdict.YES_BIAS if biased else Verdict.NOT_SEPARABLE
-    more_bias = biased and mostly_bias(line)
+    more_bias = biased and farther_from_zero(line, "bias", "discrimination")
     if side == (1 if line["alpha"] > 0 else -1):
         return Verdict.STEERS_WITH_MORE_BIAS if more_bias else Verdict.STEERS
     return Verdict.REVERSED_WITH_MORE_BIAS if more_bias else Verdict.REVERSED
@@ -80,7 +80,7 @@ def side_of(line: Mapping[str, Any], name: str) -> int:
     return int(line[f"{name}_low"] > 0) - int(line[f"{name}_high"] < 0)
 
 
-def mostly_bias(line: Mapping[str, Any]) -> bool:
-    """Whether the whole interval of the bias is farther from 0 than that of the discrimination."""
-    bias, along = ([abs(line[f"{name}_{end}"]) for end in ("low", "high")] for name in ("bias", "discrimination"))
-    return min(bias) > max(along)
+def farther_from_zero(line: Mapping[str, Any], name: str, other: str) -> bool:
+    """Whether the whole interval of one effect is farther from 0 than that of another."""
+    own, its = ([abs(line[f"{each}_{end}"]) for end in ("low", "high")] for each in (name, other))
+    return min(own) > max(its)

@@ -14,7 +14,7 @@ from weightsteer.cli import main
 from weightsteer.data.evals.neutral import Text, neutral_texts
 from weightsteer.experiments.stages.items import load_items
 from weightsteer.experiments.sweep.config import Calibration, RunConfig
-from weightsteer.experiments.sweep.entries import COMPUTED, Entry, headline_alphas
+from weightsteer.experiments.sweep.entries import COMPUTED, Entry
 from weightsteer.experiments.sweep.experiment import Family, SweepExperiment
 from weightsteer.experiments.sweep.measures import scored
 from weightsteer.experiments.sweep.replicate import replicate
@@ -77,8 +77,9 @@ def test_every_control_stands_beside_its_vector(out: Path) -> None:
         "positive-branch",
         "negative-branch",
     }
-    drawn = [frame.filter(adapter="lora-random")["seed"].n_unique() for frame in (controls, GIVEN["matched"])]
+    drawn = [frame.filter(adapter="lora-random")["draw"].n_unique() for frame in (controls, GIVEN["matched"])]
     assert drawn == [1, 2]  # all draws at the strengths that are compared
+    assert set(controls["seed"]) == set(GIVEN["rows"].filter(method="weight")["seed"])
     assert set(controls["alpha"]) == {-1.0, 0.0, 1.0}
     assert set(GIVEN["cosines"]) == {("kind", "lora")}
     assert set(GIVEN["cosines"]["kind", "lora"]) == set(CONTROL_PAIRS)
@@ -90,14 +91,14 @@ def test_strengths_of_equal_side_effects_are_swept(out: Path) -> None:
     kinds = {"weight", "activation", "prompt", "control"}
     assert set(found["method"]) == kinds == set(matched["method"])
     own = found.filter(method="weight").select("sign", "alpha_star")
-    for _, control in found.filter(method="control").group_by("adapter", "seed"):
+    for _, control in found.filter(method="control").group_by("adapter", "draw"):
         assert control.select("sign", "alpha_star").sort("sign").equals(own.sort("sign"))
         assert set(control["status"]) <= {"fixed", "not converged", "saturated", "not monotone"}
     priced = found.filter(pl.col("method") == "control", pl.col("alpha_star").is_not_null())
     once = priced.group_by("adapter", "sign").agg(pl.col("value").is_not_null().sum())
     assert set(once["value"]) == {1}  # what one draw of each costs there
-    keys = ["method", "adapter", "seed"]
-    asked = {(*line[:3], line[3]) for line in found.select(*keys, "alpha_star").iter_rows() if line[3] is not None}
+    keys = ["method", "adapter", "seed", "draw"]
+    asked = set(found.select(*keys, "alpha_star").drop_nulls("alpha_star").iter_rows())
     swept = set(matched.filter(pl.col("alpha") != 0).select(*keys, "alpha").unique().iter_rows())
     assert swept == asked
     assert found.filter(method="weight")["status"].to_list() != ["fixed", "fixed"]
@@ -153,15 +154,6 @@ def test_the_verb_shows_strengths_and_shares_them_with_a_sweep(out: Path, capsys
     assert " s\n" not in said.err
     assert main(["calibrate", "--config", run, "--out", str(out), "--budget", "0"]) == 2
     assert "budget" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("alphas", "expected"),
-    [((-2, -1, 0, 0.5), (-1, 0.5)), ((-1, 0, 1), (-1, 1)), ((0, 0.25, 0.5), (0.25,)), ((0,), ())],
-)
-def test_controls_are_compared_at_the_headline_strengths(alphas: Any, expected: Any) -> None:
-    """At a strength that the vector is not swept at a control is beside nothing."""
-    assert headline_alphas(alphas) == expected
 
 
 def test_rows_that_ask_for_a_thought_are_guided(tmp_path: Path) -> None:

@@ -15,9 +15,9 @@ from transformers import PreTrainedModel
 from weightsteer.analysis.basis import Basis, Side
 from weightsteer.analysis.plans.paths import Path
 from weightsteer.controls import DRAWS, control
+from weightsteer.controls.base import generator_seed
 from weightsteer.errors import unknown
 from weightsteer.registry import PLANS, Registry
-from weightsteer.stats.draws import draw_seed
 from weightsteer.vector import WeightVector
 
 How = Literal["whole", "keep", "drop"]
@@ -97,9 +97,9 @@ class PlanInput:
     others: Mapping[str, WeightVector] = field(default_factory=dict)
 
     def seeds(self) -> Iterator[tuple[int, int]]:
-        """(draw, seed) of the random controls: seeds of different training seeds stay apart."""
+        """(draw, seed of the random generator) of the random controls."""
         own = int(self.vector.metadata["seed"])
-        return ((draw, draw_seed(own, draw)) for draw in range(self.draws))
+        return ((draw, generator_seed(own, draw)) for draw in range(self.draws))
 
 
 Plan = Callable[[PlanInput], Iterator[Ablation]]

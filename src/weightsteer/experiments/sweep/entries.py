@@ -59,7 +59,7 @@ class VectorEntries(Entries):
     Attributes:
         vector: a stage that makes ``vector.safetensors``.
         control: with controls.
-        compare: with all kinds of them, each at ±1 (see `headline_alphas`).
+        compare: with all kinds of them, each at `weightsteer.stats.headline_strengths`.
         draws: random vectors in a comparison.
         branches: those of the vector, where they are known, in a comparison.
         trained: by its kind, the vector of each control that is trained.
@@ -79,6 +79,7 @@ class VectorEntries(Entries):
         if not self.control:
             return [Entry(own, self.alphas)]
         from weightsteer import controls
+        from weightsteer.stats import headline_strengths
 
         if not self.compare:
             return [Entry(own, self.alphas), Entry(controls.control("random", own, self.seed), self.alphas)]
@@ -90,7 +91,8 @@ class VectorEntries(Entries):
         for kind, stage in self.trained.items():
             nuisance = load_vector(runner.make(stage), runner, self.model)
             made.append(controls.trained(kind, nuisance, of=own))
-        return [Entry(own, self.alphas), *(Entry(control, headline_alphas(self.alphas)) for control in made)]
+        at = tuple(sorted(headline_strengths(self.alphas)))
+        return [Entry(own, self.alphas), *(Entry(control, at) for control in made)]
 
     @property
     def calibrated(self) -> "VectorEntries":
@@ -130,16 +132,6 @@ class PromptEntries(Entries):
         return [Entry(prompt, prompt.alphas) for prompt in prompts_of(behavior)]
 
 
-def headline_alphas(alphas: Sequence[float]) -> tuple[float, ...]:
-    """±1 where they are swept, else the smallest strength of each sign: where controls are compared.
-
-    >>> headline_alphas((-2.0, -1.0, 0.0, 0.5))
-    (-1.0, 0.5)
-    """
-    sides = ([alpha for alpha in alphas if alpha * sign > 0] for sign in (-1, 1))
-    return tuple(sign if sign in side else min(side, key=abs) for sign, side in zip((-1.0, 1.0), sides) if side)  # noqa: B905
-
-
 def one_draw(entries: Sequence[Entry]) -> list[Entry]:
     """The entries with one draw of each control: all have the same norms, and cost the same on the whole."""
     from weightsteer.measure.rows import identity
@@ -147,7 +139,7 @@ def one_draw(entries: Sequence[Entry]) -> list[Entry]:
     once: dict[str, Entry] = {}
     for entry in entries:
         known: dict[str, Any] = identity(entry.intervention)
-        same = {**known, "seed": None, "draw": None} if known["method"] == "control" else known
+        same = {**known, "draw": None}
         once.setdefault(digest_of(same), entry)
     return list(once.values())
 

@@ -1,4 +1,4 @@
-"""What interventions cost at strengths that are given, in the measure of a calibration."""
+"""What interventions cost: at given strengths, in the measure of a calibration; and over the seeds of a calibration."""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,6 +15,7 @@ from weightsteer.measure.calibrate.statistic import described
 from weightsteer.measure.rows import WHOSE, check_distinct, identity
 from weightsteer.models import model_name
 from weightsteer.progress import progress
+from weightsteer.stats import MATCHED
 from weightsteer.stats.bootstrap import Bootstrap
 from weightsteer.steering import Intervention
 
@@ -82,3 +83,48 @@ def side_effects(
                 )
             advance(1)
     return pl.DataFrame(lines, schema=SCHEMA)
+
+
+def over_seeds(calibration: pl.DataFrame) -> pl.DataFrame:
+    """The side effect of every intervention and sign over training seeds, and the strengths that have it.
+
+    ``value`` and ``audit_value`` are means over seeds and draws, with the outermost ends of their intervals; strengths
+    are means with their range, ``alpha_low`` to ``alpha_high``. All are null unless every seed has a strength that may
+    be compared (``usable``); ``status`` then gives the reasons and their number: ``not converged (1 of 3)``.
+
+    Args:
+        calibration: as `calibrate` returns it, or some of its columns, ``sign`` among them.
+
+    Returns:
+        One line per intervention and sign, in the order of the calibration, with what follows from its columns.
+    """
+    if "status" not in calibration.columns:
+        calibration = calibration.with_columns(status=pl.lit("fixed"))
+    matched = pl.col("status").is_in(MATCHED)
+    usable = matched.all()
+    others = pl.col("status").filter(~matched).unique().sort().str.join(", ")
+    numbers = {
+        "alpha_star": pl.col("alpha_star").mean(),
+        "alpha_low": pl.col("alpha_star").min(),
+        "alpha_high": pl.col("alpha_star").max(),
+    }
+    for prefix in ("", "audit_"):
+        numbers[f"{prefix}value"] = pl.col(f"{prefix}value").mean()
+        numbers[f"{prefix}value_low"] = pl.col(f"{prefix}low").min()
+        numbers[f"{prefix}value_high"] = pl.col(f"{prefix}high").max()
+    columns = [
+        *(pl.when(usable).then(number).alias(name) for name, number in numbers.items()),
+        *(pl.col(name).first() for name in ("budget", "prompts", "audit_prompts", "definition")),
+        pl.col("noise_floor").max(),
+        pl.col("seed").n_unique().cast(pl.Int64).alias("seeds"),
+        usable.alias("usable"),
+        pl.when(usable)
+        .then(pl.col("status").first())
+        .otherwise(pl.format("{} ({} of {})", others, (~matched).sum(), pl.len()))
+        .alias("status"),
+    ]
+    there = set(calibration.columns)
+    keys = [name for name in ("model", "behavior", "method", "adapter", "sign") if name in there]
+    return calibration.group_by(keys, maintain_order=True).agg(
+        column for column in columns if set(column.meta.root_names()) <= there
+    )

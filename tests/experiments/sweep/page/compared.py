@@ -78,6 +78,7 @@ def calibration(**changes: Any) -> pl.DataFrame:
                         "method": method,
                         "adapter": adapter,
                         "seed": seed,
+                        "draw": 0 if method == "control" else None,
                         "sign": sign,
                         "alpha_star": sign * STARS[adapter] if found else None,
                         "nearest_alpha": sign * STARS[adapter],

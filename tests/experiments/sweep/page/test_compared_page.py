@@ -16,11 +16,12 @@ from weightsteer.experiments.sweep.page.controls import control_tables
 from weightsteer.experiments.sweep.page.costs import cost_tables
 from weightsteer.experiments.sweep.page.decisions import decision_tables
 from weightsteer.experiments.sweep.page.evidence import Evidence, gather
-from weightsteer.experiments.sweep.page.matched import matched_tables, not_usable, told_apart
+from weightsteer.experiments.sweep.page.matched import distinguished, matched_tables, not_usable
 from weightsteer.formatting import estimate
 from weightsteer.report.cells import small
 from weightsteer.report.charts import series
 from weightsteer.stats import WEAKNESSES, summarize
+from weightsteer.stats.verdict import Difference
 
 
 @pytest.fixture(scope="module")
@@ -162,11 +163,25 @@ def test_the_first_sentences_name_what_is_carried_and_by_whom(evidence: Evidence
     assert rows["weight · dora"]["tone"] == ("mixed" if ", but" in told["dora"] else "good")
     assert rows["activation · diffmean"]["label"] == told["diffmean"]
     assert "control · lora-random" not in rows
-    first, second = in_short(found, not_usable(evidence, shown)), told_apart(matched_tables(evidence, shown))
+    first, second = in_short(found, not_usable(evidence, shown)), distinguished(matched_tables(evidence, shown))
     assert "oft: no strength of equal side effects" in first[0]
-    assert "Beside weight · dora at equal side effects, on dilemmas: at +α" in second[0]
+    assert "Compared with weight · dora at equal side effects, on dilemmas: at +α" in second[0]
     lede = report.read_text("utf-8").split('class="lede', 1)[1].split("</div>", 1)[0]
     assert "no strength of equal side effects" in lede
+
+
+def test_what_is_not_distinguishable_from_the_reference_is_said() -> None:
+    """Without it the first sentences would name only those that do more or less, as if the others had not been run."""
+    verdict = {"a": Difference.NOT_SEPARABLE, "b": Difference.MORE, "c": Difference.NOT_SEPARABLE}
+    groups = [{"name": name, "arms": [{"sign": 1, "verdict": each}]} for name, each in verdict.items()]
+    section = {"reference": "weight · lora", "tables": [{"eval": "dilemmas", "groups": groups}]}
+    assert distinguished([section]) == [
+        "Compared with weight · lora at equal side effects, on dilemmas: at +α b does more; "
+        "a and c are not distinguishable from it."
+    ]
+    alike = [{"name": str(i), "arms": [{"sign": -1, "verdict": Difference.NOT_SEPARABLE}]} for i in range(4)]
+    (sentence,) = distinguished([{**section, "tables": [{"eval": "dilemmas", "groups": alike}]}])
+    assert sentence.endswith("at −α none of the 4 others is distinguishable from it.")
 
 
 def test_a_control_is_as_good_only_where_its_vector_does_something(evidence: Evidence) -> None:
@@ -184,16 +199,15 @@ def test_a_control_is_as_good_only_where_its_vector_does_something(evidence: Evi
     assert empty["as_good"] == []
 
 
-def test_a_control_shows_its_own_price(evidence: Evidence) -> None:
-    """Controls of several behaviours have the same names: the price of another one would pass for it."""
-    known = evidence.strengths
-    assert known is not None
-    other = known.with_columns(behavior=pl.lit("sycophancy"), value=pl.lit(9.0))
-    several = replace(evidence, strengths=pl.concat([known.with_columns(value=pl.lit(0.25)), other]))
-    (table,) = control_tables(several, series(swept()))
-    assert {line["cost"] for line in table["lines"]} == {"0.25"}
-    (unknown,) = control_tables(replace(evidence, strengths=None), series(swept()))
-    assert {line["cost"] for line in unknown["lines"]} == {"–"}
+def test_a_control_shows_its_cost(evidence: Evidence) -> None:
+    """At the strength of its vector a control may damage the model more: without its cost nobody would see it."""
+    assert evidence.audit is not None
+    held = evidence.audit.controls
+    for cost, ratio, words in ((0.25, 0.5, ("0.25", False)), (9.0, 18.0, ("9.00", True)), (None, None, ("–", False))):
+        numbers = {"cost": pl.lit(cost, pl.Float64), "cost_ratio": pl.lit(ratio, pl.Float64)}
+        known = replace(evidence.audit, controls=held.with_columns(**numbers))
+        (table,) = control_tables(replace(evidence, audit=known), series(swept()))
+        assert {(line["cost"], line["costs_more"]) for line in table["lines"]} == {words}
 
 
 def test_si_stands_with_all_its_parts_and_weaknesses(evidence: Evidence, report: Path) -> None:
@@ -227,7 +241,7 @@ def test_si_stands_with_all_its_parts_and_weaknesses(evidence: Evidence, report:
             assert all(-200 <= end <= 100 for end in ends)
     text = section(report, "decisions")
     assert all(weakness.replace("'", "&#39;") in text for weakness in WEAKNESSES)
-    assert re.search("a no.op scores 0 and pure Yes.saying", text)
+    assert re.search("a no.op scores 0 and pure yes.bias", text)
 
 
 def test_damage_stands_beside_every_effect(report: Path) -> None:

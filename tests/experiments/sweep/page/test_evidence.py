@@ -5,7 +5,8 @@ import pytest
 from compared import calibration, covariates, damage, everything, matched, swept
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.experiments.sweep.page.evidence import Evidence, gather, over_seeds
+from weightsteer.experiments.sweep.page.evidence import Evidence, gather
+from weightsteer.measure.calibrate import over_seeds
 from weightsteer.stats import compare, summarize
 
 NOTHING = dict.fromkeys(("matched", "calibration", "damage", "capability", "covariates", "cosines", "trained_on"))

@@ -5,6 +5,7 @@ from typing import Any
 
 import polars as pl
 
+from weightsteer.audit.rules import STRONG, strong
 from weightsteer.audit.words import carried
 from weightsteer.audit.words import of as words_of
 from weightsteer.experiments.sweep.page.evidence import Evidence
@@ -12,10 +13,7 @@ from weightsteer.formatting import estimate, number
 from weightsteer.report.cells import arm, key, oriented, within
 from weightsteer.report.charts import Series
 from weightsteer.stats import LEVEL
-from weightsteer.stats.verdict import Verdict, mostly_bias
-
-STRONG = 0.5
-"""A correlation or cosine of this size is set in bold."""
+from weightsteer.stats.verdict import Verdict, farther_from_zero
 
 Line = Mapping[str, Any]
 
@@ -95,7 +93,7 @@ def _corrected(line: Line) -> str:
     along, bias = (
         line[f"{name}_adjusted"] is not None and line[f"{name}_adjusted"] < LEVEL for name in ("discrimination", "bias")
     )
-    if bias and (not along or mostly_bias(line)):
+    if bias and (not along or farther_from_zero(line, "bias", "discrimination")):
         return "mixed"
     return "plain" if not along else "good" if line["discrimination"] * line["alpha"] > 0 else "bad"
 
@@ -205,8 +203,8 @@ def _cell(line: Line | None) -> dict[str, Any] | None:
         "bias": estimate(line, "bias"),
         "label": words_of(line).label,
         "tone": line["tone"],
-        "home": line["home"],
-        "share": None if line["home"] or line["share"] is None else f"{line['share']:.0%}".replace("-", "−"),
+        "home": line["in_distribution"],
+        "share": None if line["in_distribution"] or line["share"] is None else f"{line['share']:.0%}".replace("-", "−"),
     }
 
 
@@ -216,6 +214,6 @@ def _correlation(line: Line | None) -> dict[str, Any]:
     told = line["correlation_adjusted"] is not None and line["correlation_adjusted"] < LEVEL
     return {
         "r": estimate(within(line, "correlation", -1, 1), "correlation"),
-        "strong": told and abs(line["correlation"]) >= STRONG,
+        "strong": strong(line),
         "told": told,
     }

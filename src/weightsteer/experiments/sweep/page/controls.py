@@ -1,11 +1,11 @@
-"""Controls beside the vectors they belong to: does something that should do nothing do as well?"""
+"""Control comparisons: does something that should have no effect do as well as the vector?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from weightsteer.audit.rules import DEAR
+from weightsteer.audit.rules import COST_RATIO
 from weightsteer.experiments.sweep.page.evidence import Evidence
 from weightsteer.formatting import estimate
 from weightsteer.report.cells import arm, key, p_value
@@ -15,19 +15,14 @@ _VECTOR = ["model", "behavior", "reference_method", "reference_adapter"]
 
 
 def control_tables(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]]:
-    """For each vector its controls, arm by arm, with the vector's own effect beside theirs."""
+    """For each vector its controls, sign by sign, with the vector's own effect next to theirs."""
     if evidence.audit is None or evidence.audit.controls.is_empty():
         return []
-    costs = _costs(evidence)
     tables = []
     for part in evidence.audit.controls.partition_by(_VECTOR, maintain_order=True):
         names = evidence.evaluations(str(part["behavior"][0]), part["eval"].unique().to_list())
         lines = [
-            {
-                **_line(line),
-                "first": place == 0,
-                "cost": costs.get((line["model"], line["behavior"], line["adapter"], sign), "–"),
-            }
+            {**_line(line), "first": place == 0}
             for name in names
             for sign in (1, -1)
             for place, line in enumerate(part.filter(eval=name, sign=sign).sort("adapter").to_dicts())
@@ -67,21 +62,12 @@ def meanings(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
     return [(name, known[name].shows) for name in named]
 
 
-def _costs(evidence: Evidence) -> dict[tuple[str, str, str, int], str]:
-    """What a control costs at the strength of its vector: the mean over seeds, of one draw each."""
-    if evidence.strengths is None:
-        return {}
-    found = evidence.strengths.filter(pl.col("method") == "control")
-    lines = found.select("model", "behavior", "adapter", "sign", "value").drop_nulls()
-    return {(*place, sign): f"{value:.2f}" for *place, sign, value in lines.iter_rows()}
-
-
 def _line(line: Mapping[str, Any]) -> dict[str, Any]:
-    """One control in one arm. It can only do as well where the vector itself is told from 0, in the right direction."""
+    """One control at one sign. It can only do as well where the vector itself steers, in the right direction."""
     kind = str(line["adapter"]).removeprefix(f"{line['reference_adapter']}-")
     works = line["reference_effect_low"] is not None and line["reference_effect_low"] > 0
     return {
-        "told": kind,
+        "name": kind,
         "kind": line["control"],
         "eval": line["eval"],
         "arm": arm(line["sign"]),
@@ -93,7 +79,8 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
         "holm": p_value(line["holm"]),
         "mde": "–" if line["mde"] is None else f"{line['mde']:.2f}",
         "draws": "–" if line["draws"] is None else f"{line['draws_as_good']} of {line['draws']}",
-        "dear": line["price"] is not None and line["price"] > DEAR,
+        "cost": "–" if line["cost"] is None else f"{line['cost']:.2f}",
+        "costs_more": line["cost_ratio"] is not None and line["cost_ratio"] > COST_RATIO,
         "works": works,
         "as_good": works and bool(line["as_good"]),
     }

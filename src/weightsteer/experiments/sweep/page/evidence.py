@@ -7,7 +7,7 @@ import polars as pl
 
 from weightsteer.audit import Audit, audit
 from weightsteer.errors import WeightsteerError
-from weightsteer.stats import MATCHED, REQUIRED, compare, frontier, select
+from weightsteer.stats import REQUIRED, compare, frontier, select
 from weightsteer.stats.compare import SCHEMA
 
 ARM = ["model", "behavior", "method", "adapter"]
@@ -26,7 +26,8 @@ class Evidence:
         calibrated: whether the audit stands at calibrated strengths; its ``lines`` are then the effects there.
         comparison: see `weightsteer.stats.compare`, every intervention beside ``reference``.
         reference: the weight vector (method, adapter) that all are compared with; None when none is usable.
-        strengths: the calibration, one line per intervention and sign, over seeds (`over_seeds`).
+        strengths: the calibration, one line per intervention and sign, over seeds (`over_seeds` in
+            `weightsteer.measure.calibrate`).
         damage, capability: see `weightsteer.measure.damage_table`.
         points: see `weightsteer.stats.frontier`.
         home: behaviour to the evaluation that asks what it was trained on.
@@ -88,8 +89,12 @@ def gather(
     """
     if matched is not None and calibration is None:
         raise WeightsteerError("rows at calibrated strengths need the calibration that they belong to: pass both.")
+    strengths = None
     if calibration is not None:
+        from weightsteer.measure.calibrate import over_seeds  # with torch, which a report without one can do without
+
         _one_definition(calibration)
+        strengths = over_seeds(calibration)
     price = able = None
     if damage is not None or capability is not None:
         from weightsteer.measure import damage_table
@@ -97,14 +102,15 @@ def gather(
         price = None if damage is None else damage_table.damage_summary(damage, resamples=resamples)
         able = None if capability is None else damage_table.capability_summary(capability, resamples=resamples)
     found = Evidence(
-        strengths=None if calibration is None else over_seeds(calibration),
+        strengths=strengths,
         damage=price,
         capability=able,
         points=None if price is None else frontier(summary, price),
         home=trained_on,
     )
     if matched is not None and calibration is not None and select(matched, calibration).rows.height:
-        reference = _reference(calibration, matched)
+        assert strengths is not None
+        reference = _reference(strengths, matched)
         return replace(
             found,
             audit=audit(
@@ -125,51 +131,6 @@ def gather(
     return found
 
 
-def over_seeds(calibration: pl.DataFrame) -> pl.DataFrame:
-    """One line per intervention and sign: the strengths of all seeds, and what was measured at them.
-
-    ``value`` and ``audit_value`` are means over seeds, with the outermost ends of the seeds' intervals. Numbers are
-    null unless every seed has a strength that may be compared; ``status`` then says what the others came to, and how
-    many they are: ``not converged (1 of 3)``.
-    """
-    matched = pl.col("status").is_in(MATCHED)
-    good = matched.all()
-
-    def kept(made: pl.Expr) -> pl.Expr:
-        return pl.when(good).then(made)
-
-    return calibration.group_by(*ARM, "sign", maintain_order=True).agg(
-        kept(pl.col("alpha_star").mean()).alias("alpha_star"),
-        kept(pl.col("alpha_star").min()).alias("alpha_low"),
-        kept(pl.col("alpha_star").max()).alias("alpha_high"),
-        pl.col("budget").first(),
-        *(
-            kept(getattr(pl.col(f"{prefix}{end}"), how)()).alias(
-                f"{prefix}value" + ("" if end == "value" else f"_{end}")
-            )
-            for prefix in ("", "audit_")
-            for end, how in (("value", "mean"), ("low", "min"), ("high", "max"))
-        ),
-        pl.col("noise_floor").max(),
-        pl.col("seed").n_unique().cast(pl.Int64).alias("seeds"),
-        pl.col("prompts").first(),
-        pl.col("audit_prompts").first(),
-        pl.col("definition").first(),
-        good.alias("usable"),
-        pl.when(good)
-        .then(pl.col("status").first())
-        .otherwise(
-            pl.format(
-                "{} ({} of {})",
-                pl.col("status").filter(~matched).unique().sort().str.join(", "),
-                (~matched).sum(),
-                pl.len(),
-            )
-        )
-        .alias("status"),
-    )
-
-
 def _one_definition(calibration: pl.DataFrame) -> None:
     """Refuse strengths that mean different things: one definition per model and sign, prompts aside."""
     solved = calibration.filter(pl.col("status") != "fixed")
@@ -181,10 +142,10 @@ def _one_definition(calibration: pl.DataFrame) -> None:
         )
 
 
-def _reference(calibration: pl.DataFrame, matched: pl.DataFrame) -> tuple[str, str] | None:
+def _reference(strengths: pl.DataFrame, matched: pl.DataFrame) -> tuple[str, str] | None:
     """The weight vector with usable strengths in the most arms; `FIRST` among equals, then by name."""
     swept = matched.select(*ARM).unique()
-    arms = over_seeds(calibration).filter("usable", pl.col("method") == "weight", pl.col("adapter").is_not_null())
+    arms = strengths.filter("usable", pl.col("method") == "weight", pl.col("adapter").is_not_null())
     arms = arms.join(swept, on=ARM, how="semi", nulls_equal=True).group_by("adapter").len()
     order = sorted(arms.iter_rows(), key=lambda one: (-one[1], one[0] != FIRST, one[0]))
     return ("weight", order[0][0]) if order else None

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from weightsteer.audit import headline_strengths
 from weightsteer.experiments.sweep.page.balance import balance_panel
 from weightsteer.experiments.sweep.page.evidence import Evidence
 from weightsteer.experiments.sweep.page.frontier import frontier_panel
@@ -18,6 +17,7 @@ from weightsteer.report.charts import (
     series,
 )
 from weightsteer.report.svg import inline, side_by_side, to_svg
+from weightsteer.stats import headline_strengths
 
 SCOPE = ["model", "behavior", "eval"]
 
@@ -44,7 +44,7 @@ def figures(
 ) -> list[Figure]:
     """All charts of a run; ``known`` are paired rows, ``norms`` as ``write_report`` explains."""
     shown = series(known)
-    strengths = [alpha for alpha in headline_strengths(summary) if alpha]
+    strengths = headline_strengths(summary["alpha"])
     made = _over_evaluations(evidence or Evidence(), shown)
     used: set[str] = set()
     single = summary.select("model", "behavior").unique().height == 1

@@ -11,6 +11,7 @@ from weightsteer.experiments.sweep.page.evidence import ARM, Evidence
 from weightsteer.formatting import estimate, listed
 from weightsteer.report.cells import arm, bar, key, oriented, p_value, reach, rounded, small, unit
 from weightsteer.report.charts import Series
+from weightsteer.stats.verdict import Difference
 
 OFF = 0.25
 """A measured cost farther from the budget than this share of it is marked: not all side effects are equal then."""
@@ -52,32 +53,34 @@ def matched_tables(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str
     return sections
 
 
-def told_apart(sections: Sequence[Mapping[str, Any]]) -> list[str]:
+def distinguished(sections: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence for each behaviour: who does more than the reference on the first evaluation, and who does less."""
     sentences = []
     for section in sections:
-        table, told = section["tables"][0], []
+        table, by_sign = section["tables"][0], []
         for sign in (1, -1):
-            by_word: dict[str, list[str]] = {}
+            names: dict[Difference, list[str]] = {}
             for group in table["groups"]:
                 for line in group["arms"]:
-                    if line["sign"] == sign and line["versus"]:
-                        by_word.setdefault(line["versus"], []).append(group["name"])
+                    if line["sign"] == sign and line["verdict"]:
+                        names.setdefault(line["verdict"], []).append(group["name"])
             clauses = [
-                f"{some} {'does' if len(by_word[word]) == 1 else 'do'} {word}"
-                for word in ("more", "less")
-                if word in by_word and (some := _some(by_word[word]))
+                f"{_some(names[found])} {'does' if len(names[found]) == 1 else 'do'} {found.value}"
+                for found in (Difference.MORE, Difference.LESS)
+                if found in names
             ]
-            unknown = by_word.get("not separable at this n", [])
-            if len(unknown) > 3 and not clauses:
-                clauses.append(f"none of the {len(unknown)} others can be told from it")
-            elif unknown:
-                clauses.append(f"{_some(unknown)} cannot be told from it")
+            unclear = names.get(Difference.NOT_SEPARABLE, [])
+            if len(unclear) > 3 and not clauses:
+                clauses.append(f"none of the {len(unclear)} others is distinguishable from it")
+            elif unclear:
+                verb = "is" if len(unclear) == 1 else "are"
+                clauses.append(f"{_some(unclear)} {verb} not distinguishable from it")
             if clauses:
-                told.append(f"at {arm(sign)} {'; '.join(clauses)}")
-        if told:
+                by_sign.append(f"at {arm(sign)} {'; '.join(clauses)}")
+        if by_sign:
             sentences.append(
-                f"Beside {section['reference']} at equal side effects, on {table['eval']}: {', and '.join(told)}."
+                f"Compared with {section['reference']} at equal side effects, on {table['eval']}: "
+                f"{', and '.join(by_sign)}."
             )
     return sentences
 
@@ -161,6 +164,7 @@ def _arm(
         "seeds": line["seeds"],
         "status": line["status"],
         "usable": line["usable"],
+        "verdict": None,
         "versus": None,
     }
     found = effects.filter(pl.col("alpha") == sign)
@@ -190,6 +194,7 @@ def _arm(
             "difference": estimate(versus, "difference"),
             "holm": p_value(versus["holm"]),
             "mde": "–" if versus["mde"] is None else f"{versus['mde']:.2f}",
+            "verdict": Difference(versus["verdict"]),
             "versus": compared,
             "versus_tone": tone,
         }

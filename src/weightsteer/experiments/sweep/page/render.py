@@ -6,7 +6,7 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
-from weightsteer.audit import headline, headline_strengths, intervention
+from weightsteer.audit import headline, intervention
 from weightsteer.audit.words import of as words_of
 from weightsteer.experiments.sweep.page.audit import cosine_table, followed, in_short, matrices, verdicts
 from weightsteer.experiments.sweep.page.controls import control_tables, meanings, without_strength
@@ -16,13 +16,13 @@ from weightsteer.experiments.sweep.page.details import audit_table, flipped, lim
 from weightsteer.experiments.sweep.page.evidence import Evidence
 from weightsteer.experiments.sweep.page.families import comparisons, price
 from weightsteer.experiments.sweep.page.figures import SCOPE, Figure
-from weightsteer.experiments.sweep.page.matched import matched_tables, not_usable, told_apart
+from weightsteer.experiments.sweep.page.matched import distinguished, matched_tables, not_usable
 from weightsteer.formatting import estimate, listed, number, share, signed
 from weightsteer.report.cells import bar, key, reach
 from weightsteer.report.charts import Series, series, short_module
 from weightsteer.report.svg import legend
 from weightsteer.report.templates import rendered
-from weightsteer.stats import WEAKNESSES
+from weightsteer.stats import WEAKNESSES, headline_strengths
 
 
 def render(
@@ -42,7 +42,7 @@ def render(
 ) -> str:
     """The HTML of a report. ``known`` are paired rows, ``summary`` and ``by_seed`` their statistics."""
     evidence = evidence or Evidence()
-    strengths = [alpha for alpha in headline_strengths(summary) if alpha]
+    strengths = headline_strengths(summary["alpha"])
     shown = series(known)
     parts = [
         _part(part, by_seed, known, drawn, shown, strengths, texts, evidence)
@@ -58,7 +58,7 @@ def render(
         "page.html.jinja",
         title=f"{listed(behaviors)} on {listed(models)}",
         facts=_facts(summary, shown),
-        sentences=[*in_short(found, unusable), *told_apart(matched)] or sentences,
+        sentences=[*in_short(found, unusable), *distinguished(matched)] or sentences,
         asides=asides if folded and not found else [],
         spoken=spoken if found else [],
         verdicts=found,

@@ -1,21 +1,21 @@
-"""Both arms of an intervention as one: what it does along α.
+"""Both signs of a strength as one: what an intervention does along α.
 
-For a row with the log-ratio y(s) at the arm s of α = s·strength
+For a row with the log-ratio y(s) at the sign s of α = s·strength
 
     y_along = y(0) + ½ (y(+) − y(−))
 
-so that its shift is half the difference of the arms. What a vector does flips with the sign of α and is counted twice;
-what both arms do alike, as damage does, cancels. With a single arm the shift is that of this arm, taken along α.
+so that its shift is half the difference of the two. What a vector does flips with the sign of α and is counted twice;
+what is the same at both signs, as damage is, cancels. With a single sign the shift is the one there, taken along α.
 """
 
 import polars as pl
 
 
 def along(rows: pl.DataFrame) -> pl.DataFrame:
-    """The rows with one arm, α = 1, in the place of both: ``y_along``, and the smaller answer mass of the two.
+    """The rows with α = 1 in place of both signs: ``y_along``, and the smaller answer mass of the two.
 
     Args:
-        rows: at chosen strengths (`weightsteer.stats.strengths.select`): ``alpha`` is the arm, −1, 0 or +1.
+        rows: at chosen strengths (`weightsteer.stats.strengths.select`): ``alpha`` is the sign, −1, 0 or +1.
     """
     keys = [name for name in rows.columns if name not in ("alpha", "logratio", "pmass", "low_pmass", "strength")]
     base = rows.filter(pl.col("alpha") == 0)
