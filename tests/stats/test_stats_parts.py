@@ -51,7 +51,7 @@ def test_what_stands_beside_an_si_names_its_references() -> None:
     told = reading(line)
     assert told is not None
     yes = f"{line['si_yes']:.0f}".replace("-", "−")
-    assert f"a no-op scores 0 and pure Yes-saying {yes};" in told
+    assert f"a no-op scores 0 and pure yes-bias {yes};" in told
     assert f"{line['rej']} rows rejected" in told
     few = reading({**line, "rej": 5, "ties": 2})
     assert few is not None

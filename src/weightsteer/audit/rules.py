@@ -151,11 +151,11 @@ def company(cells: Mapping[str, set[tuple[str, int]]], lines: Sequence[Line]) ->
         price = f", at {line['price']:.1f} times the side effect" if dear(name, [line]) else ""
         if line["difference_high"] is not None and line["difference_high"] < 0:
             draws = f"{line['draws_as_good']} of {line['draws']} draws"
-            told.append(f"the control {name} does as much on {line['eval']} in {draws}{price}")
+            told.append(f"the control {name} is as strong on {line['eval']} in {draws}{price}")
             continue
         turned = {f"of{end}": None if (v := line[f"difference{at}"]) is None else -v for end, at in _TURNED.items()}
         less = f"(difference {estimate(turned, 'of')}{price})"
-        told.append(f"the control {name} cannot be told to do less on {line['eval']} {less}")
+        told.append(f"the control {name} is not distinguishably weaker on {line['eval']} {less}")
     return told
 
 

@@ -32,7 +32,7 @@ LENGTH = Source(world.long_or_short, texts.long_or_short)
 AGREEMENT = Source(world.agree_or_not, texts.agree_or_not)
 
 
-@from_pairs("yes", shows="it is Yes-saying: the answer Yes became likelier, whatever was asked")
+@from_pairs("yes", shows="it is yes-bias: the answer Yes became likelier, whatever was asked")
 def yes(model: PreTrainedModel, behavior: Behavior, seed: int, pairs: pl.DataFrame | None) -> pl.DataFrame:
     """Yes against No, to questions of which half are to be answered with Yes."""
     return _pairs("yes", YES, model, behavior, seed)
