@@ -1,16 +1,17 @@
-"""Interventions at equal side effects: effects at the calibrated strengths, each beside the reference weight vector."""
+"""Interventions at equal side effects: effects at calibrated strengths, each against the reference vector."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
 
-from weightsteer.audit.words import chips
+from weightsteer.audit.words import DIFFERENCES, chips
 from weightsteer.audit.words import of as words_of
 from weightsteer.experiments.sweep.page.evidence import ARM, Evidence
 from weightsteer.formatting import estimate, listed
-from weightsteer.report.cells import arm, bar, key, oriented, p_value, reach, rounded, small, unit
+from weightsteer.report.cells import bar, key, oriented, p_value, reach, rounded, sign_label, small, unit
 from weightsteer.report.charts import Series
+from weightsteer.stats.verdict import Difference
 
 OFF = 0.25
 """A measured cost farther from the budget than this share of it is marked: not all side effects are equal then."""
@@ -52,33 +53,32 @@ def matched_tables(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str
     return sections
 
 
-def told_apart(sections: Sequence[Mapping[str, Any]]) -> list[str]:
+def in_words(sections: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence for each behaviour: who does more than the reference on the first evaluation, and who does less."""
     sentences = []
     for section in sections:
-        table, told = section["tables"][0], []
+        table, found = section["tables"][0], []
         for sign in (1, -1):
             by_word: dict[str, list[str]] = {}
             for group in table["groups"]:
-                for line in group["arms"]:
+                for line in group["signs"]:
                     if line["sign"] == sign and line["versus"]:
                         by_word.setdefault(line["versus"], []).append(group["name"])
             clauses = [
-                f"{some} {'does' if len(by_word[word]) == 1 else 'do'} {word}"
-                for word in ("more", "less")
+                f"{some} {'has' if len(by_word[word]) == 1 else 'have'} {effect}"
+                for word, effect in (("more", "a larger effect"), ("less", "a smaller effect"))
                 if word in by_word and (some := _some(by_word[word]))
             ]
-            unknown = by_word.get("not separable at this n", [])
+            unknown = by_word.get(DIFFERENCES[Difference.NOT_SEPARABLE][0], [])
             if len(unknown) > 3 and not clauses:
-                clauses.append(f"none of the {len(unknown)} others can be told from it")
+                clauses.append(f"none of the {len(unknown)} others is distinguishable from it")
             elif unknown:
-                clauses.append(f"{_some(unknown)} cannot be told from it")
+                clauses.append(f"{_some(unknown)} {'is' if len(unknown) == 1 else 'are'} not distinguishable from it")
             if clauses:
-                told.append(f"at {arm(sign)} {'; '.join(clauses)}")
-        if told:
-            sentences.append(
-                f"Beside {section['reference']} at equal side effects, on {table['eval']}: {', and '.join(told)}."
-            )
+                found.append(f"at {sign_label(sign)} {'; '.join(clauses)}")
+        if found:
+            where = f"{section['reference']} at equal side effects on {table['eval']}"
+            sentences.append(f"Compared with {where}: {', and '.join(found)}.")
     return sentences
 
 
@@ -117,14 +117,14 @@ def _table(
     shown: Sequence[Series],
     behavior: str,
 ) -> dict[str, Any]:
-    """One evaluation: the arms of every intervention, those without a strength as such."""
+    """One evaluation: both signs of every intervention; those without a strength are marked."""
     compared = evidence.comparison
     held = [] if compared is None else compared.filter(eval=name, behavior=behavior).to_dicts()
     differences = {(line["method"], line["adapter"], line["sign"]): line for line in held}
     groups = []
     for one in present:
-        arms = [
-            _arm(
+        signs = [
+            _sign(
                 line,
                 one.of(effects),
                 differences.get((one.method, one.adapter, line["sign"])),
@@ -134,30 +134,31 @@ def _table(
             )
             for line in one.of(strengths).sort("sign", descending=True).iter_rows(named=True)
         ]
-        groups.append({**key(one, shown), "arms": arms, "seeds": max(line["seeds"] for line in arms)})
+        groups.append({**key(one, shown), "signs": signs, "seeds": max(line["seeds"] for line in signs)})
     tested = [
         line["holm"] for line in (compared.to_dicts() if compared is not None else []) if line["holm"] is not None
     ]
     first = effects.row(0, named=True) if effects.height else None
-    words = [line["versus"] for group in groups for line in group["arms"] if line["versus"]]
+    words = [line["versus"] for group in groups for line in group["signs"] if line["versus"]]
     return {
         "eval": name,
         "groups": groups,
         "n": first["n"] if first else 0,
         "clusters": first["clusters"] if first else 0,
         "comparisons": len(tested),
-        "told": ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words))) or "no comparison",
+        "in_words": ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words)))
+        or "no comparison",
     }
 
 
-def _arm(
+def _sign(
     line: Line, effects: pl.DataFrame, versus: Line | None, evidence: Evidence, one: Series, far: float
 ) -> dict[str, Any]:
-    """One strength of one intervention: its cost, its effect, and how that compares with the reference."""
+    """One intervention at one sign: its cost, its effect, and how that compares with the reference."""
     sign = line["sign"]
     cells: dict[str, Any] = {
         "sign": sign,
-        "arm": arm(sign),
+        "at": sign_label(sign),
         "seeds": line["seeds"],
         "status": line["status"],
         "usable": line["usable"],
@@ -205,7 +206,7 @@ def _off(line: Line) -> str | None:
 
 
 def not_usable(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]]:
-    """Interventions (no controls) without a usable strength in either arm, which have no verdict."""
+    """Interventions (no controls) without a usable strength at either sign, which have no verdict."""
     if evidence.strengths is None or not evidence.calibrated:
         return []
     failed = evidence.strengths.group_by(ARM, maintain_order=True).agg(
