@@ -1,4 +1,4 @@
-"""Charts draw the numbers they are given, and their copies on the page share nothing."""
+"""Charts draw the numbers they are given."""
 
 import re
 
@@ -6,8 +6,10 @@ import polars as pl
 import pytest
 from rows import synthetic
 
-from weightsteer.report import charts, svg
-from weightsteer.report.charts import Drawing, before_after, dose_response, norm_map, series
+from weightsteer.experiments.sweep.page import charts
+from weightsteer.experiments.sweep.page.charts import before_after, dose_response, norm_map
+from weightsteer.report.charts import CONTROL, Panel, series
+from weightsteer.report.figure import Figure
 from weightsteer.stats import paired, summarize
 
 
@@ -19,27 +21,28 @@ def sweep() -> pl.DataFrame:
 
 
 @pytest.fixture(scope="module")
-def panels(sweep: pl.DataFrame) -> list[Drawing]:
+def panels(sweep: pl.DataFrame) -> list[Panel]:
     """Discrimination, bias and pmass of that sweep."""
     return dose_response(summarize(sweep, resamples=50), summarize(sweep, by_seed=True, resamples=50), series(sweep))
 
 
-def test_curves_are_the_summary(sweep: pl.DataFrame, panels: list[Drawing]) -> None:
+def test_curves_are_the_summary(sweep: pl.DataFrame, panels: list[Panel]) -> None:
     """A chart that rounds, drops or mixes up points would show another result than the table beside it."""
     summary = summarize(sweep, resamples=50)
     for panel, name in zip(panels, ("discrimination", "bias", "pmass"), strict=True):
         for one in series(sweep):
             lines = one.of(summary).sort("alpha")
-            drawn = pl.DataFrame(panel.data[f"{name} of {one.name}"])
-            assert drawn["value"].to_list() == pytest.approx(lines[name].to_list(), abs=1e-4)
-            band = pl.DataFrame(panel.data[f"{name} of {one.name}: band"])
-            assert band["low"].to_list() == pytest.approx(lines[f"{name}_low"].to_list(), abs=1e-4)
-            assert band["high"].to_list() == pytest.approx(lines[f"{name}_high"].to_list(), abs=1e-4)
-            assert len(panel.data[f"{name} of {one.name}: seeds"]) == 2 * 3
+            drawn = [row for row in panel.data[name] if row["name"] == one.name]
+            assert [row["value"] for row in drawn] == pytest.approx(lines[name].to_list(), abs=1e-4)
+            band = [row for row in panel.data[f"{name}: band"] if row["name"] == one.name]
+            assert [row["low"] for row in band] == pytest.approx(lines[f"{name}_low"].to_list(), abs=1e-4)
+            assert [row["high"] for row in band] == pytest.approx(lines[f"{name}_high"].to_list(), abs=1e-4)
+            assert len([row for row in panel.data[f"{name}: seeds"] if row["name"] == one.name]) == 2 * 3
+            assert {(row["color"], tuple(row["dash"])) for row in drawn} == {(one.color, tuple(one.dash))}
 
 
-def test_discrimination_and_bias_share_their_scale(panels: list[Drawing]) -> None:
-    """On scales of their own a large Yes-bias would look no larger than a small effect."""
+def test_discrimination_and_bias_share_their_scale(panels: list[Panel]) -> None:
+    """On scales of their own a large yes-bias would look no larger than a small effect."""
     domains = [re.findall(r"'domain': \[[^]]+\]", str(panel.chart.to_dict(validate=False))) for panel in panels]
     assert set(domains[0]) == set(domains[1])
     assert len(set(domains[0])) == 1
@@ -53,9 +56,10 @@ def test_gaps_are_left_open(sweep: pl.DataFrame) -> None:
     )
     summary, by_seed = summarize(hurt, resamples=20), summarize(hurt, by_seed=True, resamples=20)
     panel = dose_response(summary, by_seed, series(hurt))[0]
-    assert [point["alpha"] for point in panel.data["discrimination of weight · lora"]] == [-1.0, 0.0]
-    assert "discrimination of weight · lora: band" not in panel.data
-    assert svg.to_svg(panel).startswith("<svg")
+    drawn = [row for row in panel.data["discrimination"] if row["name"] == "weight · lora"]
+    assert [row["alpha"] for row in drawn] == [-1.0, 0.0]
+    assert panel.data["discrimination: band"] == []
+    assert Figure("x", "", [[panel]]).svg.startswith("<svg")
 
 
 def test_rows_are_averaged_over_seeds_and_thinned(sweep: pl.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,39 +79,16 @@ def test_norm_map_averages_seeds_and_orders_modules_by_size() -> None:
     rows = [(s, i, f"model.layers.{i}.{m}", n + s) for s in (0, 2) for i in (1, 2) for m, n in modules.items()]
     norms = pl.DataFrame([*rows, (0, -1, "lm_head", 0.5)], schema=["seed", "layer", "module", "norm"], orient="row")
     drawing = norm_map(norms)
-    cells = {(cell["layer"], cell["module"]): cell["norm"] for cell in drawing.data["norms"]}
+    cells = {(cell["layer"], cell["module"]): cell["value"] for cell in drawing.data["norms"]}
     assert cells[("1", "mlp.down_proj")] == 4.0
     assert cells[("other", "lm_head")] == 0.5
     y = drawing.chart.to_dict(validate=False)["layer"][0]["encoding"]["y"]
     assert y["sort"] == ["mlp.down_proj", "self_attn.q_proj", "lm_head"]
 
 
-def test_ids_and_what_refers_to_them_are_renamed_together() -> None:
-    """Two inline charts with one id would clip or colour each other; a dangling reference would hide a chart."""
-    source = '<g id="clip7"><use href="#clip7"/></g><g clip-path="url(#clip70)"/><rect id="clip70"/>'
-    renamed = svg.unique_ids(source, "a")
-    assert renamed == '<g id="a-1"><use href="#a-1"/></g><g clip-path="url(#a-2)"/><rect id="a-2"/>'
-
-
-def test_files_are_whole_and_inline_copies_bare(sweep: pl.DataFrame, panels: list[Drawing]) -> None:
-    """Files need a background and a key of their own; copies need neither, and must not carry scaffolding."""
-    drawn = [svg.to_svg(panel) for panel in panels]
-    file = svg.side_by_side(drawn, "A <title>", series(sweep))
-    assert file.count("<svg") == file.count("</svg>") == 4
-    assert "A &lt;title&gt;" in file
-    assert 'fill="white"' in file
-    assert "control · lora" in file
-    assert svg.to_png(file).startswith(b"\x89PNG")
-    copy = svg.inline(drawn[0], "x", 'of "a" & b')
-    assert copy.startswith('<svg role="img" aria-label="of &#34;a&#34; &amp; b"')
-    assert 'fill="white"' not in copy
-    assert "class=" not in copy
-    assert copy.count("<svg") == copy.count("</svg>") == 1
-
-
 def test_controls_are_grey_dashed_and_last(sweep: pl.DataFrame) -> None:
     """A control in the colour of a finding would be read as one."""
     shown = series(pl.concat([sweep, synthetic(adapter="dora", clusters=10)]))
     assert [one.name for one in shown] == ["weight · dora", "weight · lora", "control · lora"]
-    assert shown[-1].color == charts.CONTROL
+    assert shown[-1].color == CONTROL
     assert len({one.color for one in shown}) == 3

@@ -215,10 +215,11 @@ class Calibrate(VectorCommand, VectorConfig):
 
         from weightsteer.experiments.sweep.page.strengths import calibration_table
         from weightsteer.experiments.sweep.replicate import calibrations
+        from weightsteer.report.console import terminal
 
         found = calibrations(self.run(), self.out, vector=self.vector, baselines=self.baselines)
         table = polars.concat([polars.read_parquet(each.path / "calibration.parquet") for each in found])
-        output.console(120).print(calibration_table(table))
+        terminal(120).print(calibration_table(table))
         for each in found:
             print(each.place / "calibration.parquet")
 
@@ -234,11 +235,11 @@ class Subspace(VectorCommand, AlignmentConfig, RowsConfig, VectorConfig):
     limit: Limit = None
 
     def __call__(self) -> None:
-        from weightsteer.experiments.ablation.console import aligned
+        from weightsteer.experiments.ablation.console import print_alignment
         from weightsteer.experiments.ablation.run import subspace
 
         report = subspace(self.run(), self.out, self.options, vector=self.vector, others=self.others)
-        aligned(report.path)
+        print_alignment(report.path)
         print(report.place / "report.html")
 
 
@@ -254,12 +255,12 @@ class Ablate(VectorCommand, AblationConfig, RowsConfig, VectorConfig):
     own = VectorCommand.own | {"alphas", "limit", "draws", "resamples"}
 
     def __call__(self) -> None:
-        from weightsteer.experiments.ablation.console import told
+        from weightsteer.experiments.ablation.console import print_ablations
         from weightsteer.experiments.ablation.run import ablate
 
         config = self.run(alphas=self.alphas, limit=self.limit, resamples=self.resamples)
         report = ablate(config, self.out, self.options, self.plan, vector=self.vector, others=self.others)
-        told(report.path)
+        print_ablations(report.path)
         print(report.place / "report.html")
 
 

@@ -5,31 +5,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from weightsteer.runtime.store import Stored
-
-
-def console(width: int = 100) -> "Console":
-    """The terminal; a file or a pipe, which has no width of its own, gets ``width`` columns."""
-    from rich.console import Console
-
-    found = Console()
-    return found if found.is_terminal else Console(width=width)
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
     """Print a table; the columns named in ``numbers`` are aligned to the right."""
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
     from rich.text import Text
 
-    shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), title=title, title_justify="left")
-    for name in columns:
-        shown.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
-    for row in rows:
-        shown.add_row(*map(Text, row))
-    console().print(shown)
+    from weightsteer.report import console
+
+    cells = ([Text(cell) for cell in row] for row in rows)
+    console.terminal().print(console.table(columns, cells, numbers=numbers, title=title))
 
 
 def report(folder: Path, place: Path | None = None) -> None:
@@ -41,7 +27,7 @@ def report(folder: Path, place: Path | None = None) -> None:
     """
     import polars
 
-    from weightsteer.report import summary_table
+    from weightsteer.report.console import summary_table, terminal
     from weightsteer.stats import headline_strengths
 
     summary = polars.read_csv(folder / "summary.csv", infer_schema_length=None)
@@ -49,7 +35,7 @@ def report(folder: Path, place: Path | None = None) -> None:
     several = vectors["adapter"].n_unique() > 1
     if several:  # to be compared at a glance; the rest is in the report
         summary = vectors.filter(polars.col("alpha").is_in(headline_strengths(summary["alpha"])))
-    console().print(summary_table(summary))
+    terminal().print(summary_table(summary))
     if several:
         print("All strengths, the controls, and the norms of the vectors next to their effects:")
     print((place or folder) / "report.html")

@@ -1,5 +1,1 @@
 """What the pages of all experiments share: charts, tables, the shell of a page, and what the terminal shows."""
-
-from weightsteer.report.console import summary_table
-
-__all__ = ["summary_table"]

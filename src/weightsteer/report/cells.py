@@ -87,11 +87,11 @@ def small(line: Line, name: str) -> str:
         return "–"
     digits = 3 if abs(value) < 0.1 else 2 if abs(value) < 10 else 1
     point = estimate({"x": value, "x_low": None, "x_high": None}, "x") if value != value else f"{value:.{digits}f}"
-    told = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
-    return (point + told).replace("-", "−")
+    ends = "" if low is None or high is None else f" [{low:.{digits}f}, {high:.{digits}f}]"
+    return (point + ends).replace("-", "−")
 
 
-def arm(sign: float) -> str:
+def sign_label(sign: float) -> str:
     """``+α`` or ``−α``."""
     return "+α" if sign > 0 else "−α"
 

@@ -1,16 +1,14 @@
-"""Charts of a report: dose-response panels, rows before and after, and where the norm of dW lies.
+"""What the charts of all pages share: colours, interventions as series, axes, curves with bands, heat maps.
 
 The page's style sheet recolours charts for dark mode by their colour attributes: only colours named here may occur.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import altair as alt
 import polars as pl
-
-from weightsteer.formatting import signed
 
 INK, MUTED, GRID = "#1f2328", "#59636e", "#e4e7eb"
 PALETTE = (
@@ -19,38 +17,42 @@ PALETTE = (
 )
 CONTROL = "#8a939d"
 METHODS = ("weight", "activation", "prompt")
-POSITIVE, NEGATIVE = "#0f7f8c", "#c64600"
-PANEL = {"width": 262, "height": 190}
-EXTENT = 30
-MANY_POINTS = 1200
+WIDTH, HEIGHT = 262, 190
 FEW_LAYERS = 12
-FEW_CONTROLS = 2  # more of them share one entry of a key and have no bands
-
-_SIGNED = "datum.value == 0 ? '0' : format(datum.value, '+~g')"
-
+SIGNED = "datum.value == 0 ? '0' : format(datum.value, '+~g')"
+"""Labels of an axis that has both signs."""
 
 Table = list[dict[str, Any]]
+COLOR = alt.Color("color:N", scale=None)
+DASH = alt.StrokeDash("dash:N", scale=None)
+"""Every row of a table names its colour and dash, the same wherever its series occurs."""
 
 
 @dataclass(frozen=True)
-class Drawing:
+class Panel:
     """A chart and, by name, the tables it draws: kept apart because Altair copies whatever is inside a chart often."""
 
     chart: alt.LayerChart
-    data: dict[str, Table]
+    data: Mapping[str, Table]
 
 
 @dataclass(frozen=True)
 class Series:
-    """One intervention as it appears in every chart: its words, its colour, and how it is drawn."""
+    """One intervention as it appears in every chart: its name, its colour, and how it is drawn.
+
+    ``label`` takes the place of a name made from method and adapter.
+    """
 
     method: str
     adapter: str | None
     color: str
+    label: str = ""
 
     @property
     def name(self) -> str:
         """``weight · lora``; what the adapter repeats of the method is left out (``prompt · persona``)."""
+        if self.label:
+            return self.label
         own = (self.adapter or "").removeprefix(f"{self.method}-")
         return f"{self.method} · {own}" if own else self.method
 
@@ -59,13 +61,18 @@ class Series:
         return self.method == "control"
 
     @property
-    def dash(self) -> list[int]:
-        return [4, 3] if self.control else [9, 3] if self.method == "activation" else [1, 0]
+    def dash(self) -> Sequence[int]:
+        return (4, 3) if self.control else (9, 3) if self.method == "activation" else (1, 0)
 
     @property
     def key(self) -> str:
         """How a key shows it, by the classes of the style sheet: a prompt has no strength, so it is a point."""
         return "dashed" if self.control else {"activation": "long", "prompt": "dot"}.get(self.method, "")
+
+    @property
+    def look(self) -> dict[str, Any]:
+        """The columns of its rows in the table of a chart."""
+        return {"name": self.name, "color": self.color, "dash": self.dash}
 
     def of(self, frame: pl.DataFrame) -> pl.DataFrame:
         """This intervention's lines of a summary or rows of a sweep."""
@@ -75,8 +82,8 @@ class Series:
 def series(rows: pl.DataFrame) -> list[Series]:
     """The interventions of a frame, controls last and grey, the others in the colours of the palette.
 
-    Weight vectors come first. Ten colours are told apart; where they come round again, so does another method, which
-    is drawn in another way.
+    Weight vectors come first. Ten colours can be distinguished; where they come round again, so does another method,
+    which is drawn in another way.
     """
     found = rows.select("method", "adapter").unique().sort("method", "adapter", nulls_last=True).rows()
     chosen = sorted(
@@ -87,129 +94,125 @@ def series(rows: pl.DataFrame) -> list[Series]:
     return colored + [Series(m, a, CONTROL) for m, a in found if m == "control"]
 
 
-def dose_response(summary: pl.DataFrame, by_seed: pl.DataFrame, shown: Sequence[Series]) -> list[Drawing]:
-    """Discrimination, bias and pmass against α for one evaluation: pooled line and band, one thin line per seed.
-
-    Discrimination and bias share their scale: their sizes are to be compared.
-    """
-    effects = pl.concat([summary.select(_ends(n)) for n in ("discrimination", "bias")])
-    ends = [0.0, *(v for row in effects.iter_rows() for v in row if v is not None and v == v)]
-    low, high = min(ends), max(ends)
-    nats = alt.Scale(domain=[low, high] if low < high else [-1, 1], nice=5)
-    panels = []
-    for name, title, subtitle, scale in (
-        ("discrimination", "Discrimination", "shift along the label, nats", nats),
-        ("bias", "Bias", "shift common to both labels, nats", nats),
-        ("pmass", "Answer mass", "probability on the two answers", alt.Scale(domain=[0, 1])),
-    ):
-        data: dict[str, Table] = {"origin": [{"zero": 0}]}
-        layers: list[Any] = [_zero("x")] + ([_zero("y")] if name != "pmass" else [])
-        controls = [one for one in shown if one.control]
-        if len(controls) > FEW_CONTROLS:
-            layers += _faint(controls, summary, name, scale, data)
-        for one in reversed(shown if len(controls) <= FEW_CONTROLS else [one for one in shown if not one.control]):
-            layers += _curve(one, one.of(summary), one.of(by_seed), name, scale, data)
-        panels.append(Drawing(alt.layer(*layers).properties(**PANEL, title=_title(title, subtitle)), data))
-    return panels
-
-
-def before_after(rows: pl.DataFrame, alpha: float) -> Drawing:
-    """Log-ratio of every item at α = 0 and at ``alpha``, averaged over seeds; expects ``paired`` rows of one strength.
-
-    Points right of the upright line and below the level one (or left and above) have changed their decision.
-    """
-    points = (
-        rows.group_by("item", "label")
-        .agg(pl.mean("before", "logratio"))
-        .filter(pl.col("before").is_finite() & pl.col("logratio").is_finite())
-        .sort("item")
-    )
-    if points.height > MANY_POINTS:
-        points = points.gather_every(-(-points.height // MANY_POINTS))
-    values = [
-        {"x": round(x, 3), "y": round(y, 3), "label": "+1" if label > 0 else "−1"}
-        for x, y, label in points.select("before", "logratio", "label").iter_rows()
+def records(frame: pl.DataFrame, look: Mapping[str, Any], **columns: str) -> Table:
+    """Rows of a chart's table, rounded: new name = old column. What is null or NaN is left out of its row."""
+    return [
+        {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items() if _known(value)}
+        | dict(look)
+        for row in frame.select(**{new: pl.col(old) for new, old in columns.items()}).iter_rows(named=True)
     ]
-    reach = [v for value in values for v in (value["x"], value["y"])] or [-1.0, 1.0]
-    domain = [min(0.0, *reach), max(0.0, *reach)]
-    scale = alt.Scale(domain=domain, nice=5)
-    diagonal = (
-        alt.Chart(alt.NamedData(f"diagonal {alpha}"))
-        .mark_line(color=MUTED, strokeWidth=1, strokeDash=[2, 3])
-        .encode(x=alt.X("x:Q", scale=scale), y=alt.Y("y:Q", scale=scale))
-    )
-    dots = (
-        alt.Chart(alt.NamedData(f"rows {alpha}"))
-        .mark_point(size=30, filled=True, opacity=0.6)
-        .encode(
-            x=alt.X("x:Q", scale=scale, axis=alt.Axis(title="at α = 0, nats", labelExpr=_SIGNED, tickCount=5)),
-            y=alt.Y(
-                "y:Q",
-                scale=scale,
-                axis=alt.Axis(title=None, labelExpr=_SIGNED, tickCount=5, minExtent=EXTENT, maxExtent=EXTENT),
-            ),
-            color=alt.Color("label:N", scale=_labels(POSITIVE, NEGATIVE), legend=None),
-            shape=alt.Shape("label:N", scale=_labels("circle", "diamond"), legend=None),
-        )
-    )
-    title = _title(f"Every row at α = {signed(alpha)}", "log-ratio after steering, nats · ● label +1, ◆ label −1")
-    ends = [{"x": end, "y": end} for end in domain]
-    data = {"origin": [{"zero": 0}], f"diagonal {alpha}": ends, f"rows {alpha}": values}
-    return Drawing(alt.layer(_zero("x"), _zero("y"), diagonal, dots).properties(**PANEL, title=title), data)
 
 
-def norm_map(norms: pl.DataFrame) -> Drawing:
-    """‖dW‖ by layer and module, mean over seeds: darker is larger; the numbers stand in the cells of small models."""
-    cells = (
-        norms.with_columns(module=short_module())
-        .group_by("layer", "module", maintain_order=True)
-        .agg(pl.mean("norm"))
-        .sort("layer", "module")
-    )
-    order = cells.group_by("module").agg(pl.col("norm").pow(2).sum()).sort("norm", "module", descending=[True, False])
-    layers = sorted(cells["layer"].unique())
-    few = len(layers) <= FEW_LAYERS
-    values = [
-        {"layer": "other" if layer < 0 else str(layer), "module": module, "norm": float(f"{norm:.5g}")}
-        for layer, module, norm in cells.select("layer", "module", "norm").iter_rows()
+def complete(table: Iterable[dict[str, Any]], *columns: str) -> Table:
+    """The rows that have all of these columns."""
+    return [row for row in table if all(name in row for name in columns)]
+
+
+def named(data: dict[str, Table], name: str, table: Table) -> alt.Chart:
+    """A chart over a table that is kept in ``data`` under this name."""
+    data[name] = table
+    return alt.Chart(alt.NamedData(name))
+
+
+def origin(data: dict[str, Table], **scales: alt.Scale) -> list[alt.Chart]:
+    """A hairline at 0 for each of the axes named (``x``, ``y``), on their scales."""
+    mark = named(data, "origin", [{"zero": 0}]).mark_rule(color=MUTED, strokeWidth=0.8, opacity=0.55)
+    channels = {"x": alt.X, "y": alt.Y}
+    return [mark.encode(**{axis: channels[axis]("zero:Q", scale=scale)}) for axis, scale in scales.items()]
+
+
+def upright(title: str | None = None, **given: Any) -> alt.Axis:
+    """A vertical axis of fixed width, so that the panels of a row are equally wide."""
+    return alt.Axis(**{"title": title, "tickCount": 5, "labelExpr": SIGNED, "minExtent": 30, "maxExtent": 30, **given})
+
+
+def curves(data: dict[str, Table], name: str, table: Table, x: alt.X, y: alt.Y, *, size: int = 30) -> list[alt.Chart]:
+    """Band, line and points of every series of a table, which has the fields of x and y and ``low`` and ``high``."""
+    band = named(data, f"{name}: band", complete(table, "low", "high")).mark_area(opacity=0.14)
+    base = named(data, name, table).encode(x=x, y=y, color=COLOR)
+    ends = {"y": alt.Y("low:Q", scale=y["scale"], axis=y["axis"]), "y2": "high:Q"}
+    return [
+        band.encode(x=x, color=COLOR, detail="name:N", **ends),
+        base.mark_line(strokeWidth=2).encode(strokeDash=DASH, detail="name:N"),
+        base.mark_circle(size=size, opacity=1),
     ]
-    names = ["other" if layer < 0 else str(layer) for layer in layers]
-    base = by_module("norms", names, order["module"].to_list(), orient="top", labelLimit=220)
-    top = max((value["norm"] for value in values), default=1.0) or 1.0
-    squares = base.mark_rect(color=PALETTE[0], cornerRadius=2).encode(
-        opacity=alt.Opacity(
-            "norm:Q",
-            scale=alt.Scale(domain=[0, top], range=[0.04, 0.62 if few else 1.0]),
-            legend=None
-            if few
-            else alt.Legend(title="‖dW‖", symbolType="square", symbolFillColor=PALETTE[0], symbolStrokeWidth=0),
-        )
-    )
-    layered = [squares]
-    if few:
-        digits = 1 if top >= 10 else 2 if top >= 1 else 3
-        numbers = base.mark_text(fontSize=10.5, color=INK)
-        layered.append(numbers.encode(text=alt.Text("norm:Q", format=f".{digits}f")))
-    step = 46 if few else 19
-    chart = alt.layer(*layered).properties(width={"step": step}, height={"step": 26 if few else 22})
-    return Drawing(chart, {"norms": values})
 
 
-def by_module(
-    data: str, layers: Sequence[str], modules: Sequence[str], *, orient: Literal["top", "bottom"], **axis: Any
+def intervals(
+    data: dict[str, Table], name: str, table: Table, x: alt.X, y: alt.Y, *, along: str = "y", **mark: Any
 ) -> alt.Chart:
-    """A cell for each ``layer`` and ``module`` of the named data, in these orders; ``axis``: of the modules' names."""
+    """A rule from ``low`` to ``high`` of every row that has both, along one axis; cut off at the edge of the panel."""
+    rule = named(data, name, complete(table, "low", "high")).mark_rule(clip=True, **mark)
+    if along == "y":
+        ends = {"x": x, "y": alt.Y("low:Q", scale=y["scale"], axis=y["axis"]), "y2": "high:Q"}
+    else:
+        ends = {"x": alt.X("low:Q", scale=x["scale"], axis=x["axis"]), "x2": "high:Q", "y": y}
+    return rule.encode(color=COLOR, **ends)
+
+
+def panel(
+    layers: Sequence[Any],
+    data: Mapping[str, Table],
+    title: str,
+    subtitle: str,
+    *,
+    width: float = WIDTH,
+    height: float = HEIGHT,
+) -> Panel:
+    """Layers as one panel with a title."""
+    words = alt.Title(title, subtitle=subtitle, frame="group", offset=10)
+    return Panel(alt.layer(*layers).properties(width=width, height=height, title=words), data)
+
+
+def heat_map(
+    name: str,
+    values: Mapping[tuple[int | None, str], float],
+    modules: Sequence[str],
+    *,
+    form: str,
+    title: str = "",
+    subtitle: str = "",
+    legend: str | None = None,
+) -> Panel:
+    """A cell for each layer (None: outside the decoder) and module: darker is larger, orange is below 0.
+
+    Args:
+        name: of its table.
+        modules: from top to bottom.
+        form: a d3 format; the numbers stand in the cells of models with few layers.
+        legend: the title of a scale of shades, which models with many layers get in place of the numbers.
+    """
+    decoder = sorted({layer for layer, _ in values if layer is not None})
+    layers = [*map(str, decoder), *(["other"] if any(layer is None for layer, _ in values) else [])]
+    cells: Table = [
+        {"layer": "other" if layer is None else str(layer), "module": module, "value": value, "size": abs(value)}
+        for (layer, module), value in values.items()
+    ]
+    few = len(layers) <= FEW_LAYERS
     bare = {"domain": False, "ticks": False, "grid": False}
-    across = alt.Axis(title="decoder layer", orient=orient, labelAngle=0, **bare)
-    return alt.Chart(alt.NamedData(data)).encode(
-        x=alt.X("layer:O", sort=list(layers), scale=alt.Scale(paddingInner=0.05), axis=across),
-        y=alt.Y(
-            "module:O",
-            sort=list(modules),
-            scale=alt.Scale(paddingInner=0.08),
-            axis=alt.Axis(title=None, **bare, **axis),
-        ),
+    across = alt.Axis(title="decoder layer", labelAngle=0, **bare)
+    down = alt.Axis(title=None, labelLimit=150, minExtent=112, **bare)
+    data: dict[str, Table] = {}
+    base = named(data, name, cells).encode(
+        x=alt.X("layer:O", sort=layers, scale=alt.Scale(paddingInner=0.05), axis=across),
+        y=alt.Y("module:O", sort=list(modules), scale=alt.Scale(paddingInner=0.08), axis=down),
     )
+    top = max((cell["size"] for cell in cells), default=1.0) or 1.0
+    square = {"symbolType": "square", "symbolFillColor": PALETTE[0], "symbolStrokeWidth": 0}
+    shades = base.mark_rect(cornerRadius=2).encode(
+        opacity=alt.Opacity(
+            "size:Q",
+            scale=alt.Scale(domain=[0, top], range=[0.04, 0.62 if few else 1.0]),
+            legend=None if few or legend is None else alt.Legend(title=legend, **square),
+        ),
+        color=alt.condition("datum.value < 0", alt.value(PALETTE[1]), alt.value(PALETTE[0])),
+    )
+    numbers = base.mark_text(fontSize=10.5, color=INK).encode(text=alt.Text("value:Q", format=form))
+    wide, high = (45, 25) if few else (max(7, 300 // len(layers)) if title else 19, 22)
+    chart = alt.layer(shades, *([numbers] if few else [])).properties(width={"step": wide}, height={"step": high})
+    if title:
+        chart = chart.properties(title=alt.Title(title, subtitle=subtitle, frame="group", offset=8))
+    return Panel(chart, data)
 
 
 def short_module() -> pl.Expr:
@@ -217,74 +220,5 @@ def short_module() -> pl.Expr:
     return pl.col("module").str.replace(r"^.*?\.\d+\.", "")
 
 
-def _ends(name: str) -> list[pl.Expr]:
-    """Point, interval and, where there is one, the spread of seeds."""
-    return [pl.col(f"{name}{suffix}").alias(suffix or "point") for suffix in ("", "_low", "_high")]
-
-
-def _faint(
-    controls: Sequence[Series], pooled: pl.DataFrame, name: str, scale: alt.Scale, data: dict[str, Table]
-) -> list[alt.Chart]:
-    """The pooled lines of many controls as one layer, without bands and seeds."""
-    data[f"{name} of controls"] = [
-        {"name": one.name, **value}
-        for one in controls
-        for value in _values(one.of(pooled), {"alpha": "alpha", "value": name})
-    ]
-    lines = alt.Chart(alt.NamedData(f"{name} of controls")).mark_line(
-        color=CONTROL, strokeWidth=1, opacity=0.7, strokeDash=controls[0].dash
-    )
-    return [lines.encode(x="alpha:Q", y=alt.Y("value:Q", scale=scale), detail="name:N")]
-
-
-def _curve(
-    one: Series, pooled: pl.DataFrame, each: pl.DataFrame, name: str, scale: alt.Scale, data: dict[str, Table]
-) -> list[alt.Chart]:
-    """Band, thin lines of the seeds, and the pooled line with its points; their tables go into ``data``."""
-    strengths = sorted(pooled["alpha"].unique())
-    x = alt.X("alpha:Q", axis=alt.Axis(values=strengths, labelExpr=_SIGNED, title="α", grid=False, labelFlush=False))
-    # A fixed extent: panels of one row must have the same width, or the page scales their text differently.
-    expression = _SIGNED if name != "pmass" else "datum.label"
-    axis = alt.Axis(title=None, tickCount=5, minExtent=EXTENT, maxExtent=EXTENT, labelExpr=expression)
-    y = alt.Y("value:Q", scale=scale, axis=axis)
-    where = f"{name} of {one.name}"
-    layers = []
-    if band := _values(pooled, {"alpha": "alpha", "low": f"{name}_low", "high": f"{name}_high"}):
-        data[f"{where}: band"] = band
-        area = alt.Chart(alt.NamedData(f"{where}: band")).mark_area(color=one.color, opacity=0.14)
-        layers.append(area.encode(x=x, y=alt.Y("low:Q", scale=scale, axis=axis), y2="high:Q"))
-    if each["seed"].n_unique() > 1:
-        data[f"{where}: seeds"] = _values(each, {"alpha": "alpha", "seed": "seed", "value": name})
-        lines = alt.Chart(alt.NamedData(f"{where}: seeds")).mark_line(
-            color=one.color, strokeWidth=0.8, opacity=0.5, strokeDash=one.dash
-        )
-        layers.append(lines.encode(x=x, y=y, detail="seed:N"))
-    data[where] = _values(pooled, {"alpha": "alpha", "value": name})
-    thick = alt.Chart(alt.NamedData(where)).encode(x=x, y=y)
-    layers.append(thick.mark_line(color=one.color, strokeWidth=2, strokeDash=one.dash))
-    layers.append(thick.mark_circle(color=one.color, size=30, opacity=1))
-    return layers
-
-
-def _values(frame: pl.DataFrame, columns: dict[str, str]) -> list[dict[str, Any]]:
-    """Rows without gaps, rounded: a chart needs no sixth digit, and a file no noise."""
-    picked = frame.select(**{new: pl.col(old) for new, old in columns.items()}).drop_nulls()
-    return [
-        {name: round(value, 4) if isinstance(value, float) else value for name, value in row.items()}
-        for row in picked.sort(list(columns)[:2]).iter_rows(named=True)
-        if all(value == value for value in row.values())
-    ]
-
-
-def _zero(axis: str) -> alt.Chart:
-    """A hairline at 0."""
-    mark = alt.Chart(alt.NamedData("origin")).mark_rule(color=MUTED, strokeWidth=0.8, opacity=0.55)
-    return mark.encode(**{axis: "zero:Q"})
-
-
-def _title(text: str, subtitle: str) -> alt.Title:
-    return alt.Title(text, subtitle=subtitle, frame="group", offset=10)
-
-
-def _labels(plus: str, minus: str) -> alt.Scale:
-    return alt.Scale(domain=["+1", "−1"], range=[plus, minus])
+def _known(value: Any) -> bool:
+    return value is not None and value == value

@@ -1,16 +1,52 @@
-"""The table a run prints: one line per evaluation and strength, within a hundred columns."""
+"""What is printed: the terminal, its tables, and the summary of a run within a hundred columns."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import polars as pl
 from rich.box import SIMPLE_HEAD
+from rich.console import Console
 from rich.table import Table
 
 from weightsteer.audit.words import Tone, of
 from weightsteer.formatting import estimate, number, signed
 
 _COLORS: Mapping[Tone, str] = {"good": "green", "mixed": "yellow", "bad": "red", "plain": "default"}
+
+
+def terminal(width: int = 100) -> Console:
+    """The terminal; a file or a pipe, which has no width of its own, gets ``width`` columns."""
+    found = Console()
+    return found if found.is_terminal else Console(width=width)
+
+
+def table(
+    columns: Sequence[str],
+    rows: Iterable[Sequence[Any]] = (),
+    *,
+    numbers: Collection[str] = (),
+    widths: Mapping[str, int] | None = None,
+    **given: Any,
+) -> Table:
+    """A table in the style of all commands.
+
+    Args:
+        columns: their names.
+        rows: cells of text.
+        numbers: columns that are aligned to the right and never broken over lines; the others fold.
+        widths: limits of columns, in characters.
+        given: title and caption, for `rich.table.Table`.
+    """
+    left = {"title_justify": "left", "caption_justify": "left"}
+    shown = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), **left, **given)  # type: ignore[arg-type]
+    for name in columns:
+        numeric = name in numbers
+        justify: Any = "right" if numeric else "left"
+        limit = (widths or {}).get(name)
+        shown.add_column(name, justify=justify, no_wrap=numeric, overflow="fold", max_width=limit)
+    for row in rows:
+        shown.add_row(*row)
+    return shown
 
 
 def summary_table(summary: pl.DataFrame) -> Table:
@@ -20,28 +56,22 @@ def summary_table(summary: pl.DataFrame) -> Table:
     `weightsteer.stats.verdict.Verdict`.
     """
     by_seed = "seed" in summary.columns
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1))
-    table.add_column("evaluation", max_width=18, overflow="fold")
-    table.add_column("α", justify="right", no_wrap=True)
-    if by_seed:
-        table.add_column("seed", justify="right", no_wrap=True)
-    for name in ("discrimination", "bias", "pmass", *([] if by_seed else ["SI"])):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column("verdict", max_width=16, overflow="fold")
+    numbers = ["α", *(["seed"] if by_seed else []), "discrimination", "bias", "pmass", *([] if by_seed else ["SI"])]
+    shown = table(["evaluation", *numbers, "verdict"], numbers=numbers, widths={"evaluation": 18, "verdict": 16})
     keys = [name for name in ("model", "behavior", "method", "adapter") if summary[name].n_unique() > 1]
     order = ["eval", *keys, "alpha", *(["seed"] if by_seed else [])]
     controls_last = pl.col("method") == "control"
     ordered = summary.sort("eval", controls_last, *order[1:], nulls_last=True)
     for i, group in enumerate(ordered.partition_by(["eval", *keys], maintain_order=True)):
         if i:
-            table.add_section()
+            shown.add_section()
         names = [str(value) for value in group.select("eval", *keys).row(0) if value is not None]
         lines = group.to_dicts()
         # A name a line, those without a line of their own joined on the last.
-        told = [*names[: len(lines) - 1], " ".join(names[len(lines) - 1 :])]
-        for line, name in zip(lines, [*told, *[""] * len(lines)], strict=False):
-            table.add_row(name, *_cells(line, by_seed))
-    return table
+        joined = [*names[: len(lines) - 1], " ".join(names[len(lines) - 1 :])]
+        for line, name in zip(lines, [*joined, *[""] * len(lines)], strict=False):
+            shown.add_row(name, *_cells(line, by_seed))
+    return shown
 
 
 def _cells(line: dict[str, Any], by_seed: bool) -> list[str]:

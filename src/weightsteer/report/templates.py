@@ -1,4 +1,4 @@
-"""The pages of a report from their templates: one environment and one style sheet for all of them."""
+"""Pages from their templates: what all pages share lies here, what one page has of its own beside its code."""
 
 from importlib.resources import files
 from typing import Any
@@ -9,16 +9,23 @@ from markupsafe import Markup
 from weightsteer.formatting import number, signed
 
 
-def rendered(template: str, **told: Any) -> str:
-    """A template of this package with the style sheet in it; a name that it asks for and is not told is an error."""
-    folder = files("weightsteer.report")
+def rendered(package: str, template: str, **values: Any) -> str:
+    """A template of a package with the style sheet in it. A name that it uses and is not given is an error."""
+    shared = files("weightsteer.report")
+
+    def source(name: str) -> str | None:
+        for folder in (files(package), shared):
+            if (path := folder / name).is_file():
+                return path.read_text(encoding="utf-8")
+        return None
+
     environment = jinja2.Environment(
-        loader=jinja2.FunctionLoader(lambda name: (folder / name).read_text(encoding="utf-8")),
+        loader=jinja2.FunctionLoader(source),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"signed": signed, "number": number}
-    style = Markup((folder / "style.css").read_text(encoding="utf-8"))
-    return environment.get_template(template).render(style=style, **told)
+    style = Markup((shared / "style.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **values)

@@ -21,11 +21,11 @@ FEW = 30
 """With fewer rows on one side a single row moves the SI by several points."""
 
 WEAKNESSES = (
-    "A vector that does nothing scores 0, more than most real vectors: read SI with the effect and its interval.",
-    "SI counts decisions. An effect that makes sure answers surer changes none; one near 0 nats changes many.",
+    "A vector that does nothing scores 0, more than most real vectors: read SI together with the effect.",
+    "SI counts decisions. An effect on answers far from 0 nats changes none; the same effect near 0 changes many.",
     "The rarer side of the base model's decisions carries half of the score: with few rejected rows, each weighs much.",
-    "Pure yes-bias is not 0 but usually far below it when the base model leans to Yes: high broke and counter with "
-    "low fix are its sign.",
+    "Pure yes-bias usually scores far below 0 when the base model leans to Yes: high broke and counter with low fix "
+    "indicate it.",
     "Rows at exactly 0 nats belong to no side and are left out; they are counted as ties.",
 )
 """What to print with every SI."""

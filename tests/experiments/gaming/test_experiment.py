@@ -61,7 +61,7 @@ def test_the_report_is_complete(report: Artifact) -> None:
     names = {path.relative_to(report.path).as_posix() for path in report.path.rglob("*")}
     assert {"report.html", "conclusion.md", "rows.parquet", "run.json"} <= names
     assert {f"{name}.csv" for name in ("summary", "by-seed", "flatter", "gamed", "systems", "verdicts")} <= names
-    assert {"charts/deployment-hyde.svg", "charts/deployment-jekyll.png", "charts/roc.svg"} <= names
+    assert {"charts/deployment.svg", "charts/train.png", "charts/roc.svg"} <= names
     page = (report.path / "report.html").read_text(encoding="utf-8")
     assert "src=" not in page
     assert "http" not in page.replace("http://www.w3.org", "")

@@ -1,4 +1,4 @@
-"""The page of the gaming lab: made from tables alone, complete, and readable without a network."""
+"""The page of the gaming experiment: made from tables alone, complete, and readable without a network."""
 
 from pathlib import Path
 
@@ -70,11 +70,14 @@ def test_the_page_is_whole(found: Findings, tmp_path: Path) -> None:
     text = page.read_text(encoding="utf-8")
     for section in ("curves", "verdicts", "slopes", "gamed", "probes", "methods", "detector", "conclusion", "method"):
         assert f'<section id="{section}"' in text
-    assert text.count("<svg role=") == 2 * 2 * 2 + 1  # tags × roles × models, and the ROC
+    assert text.count("<svg ") == 3  # a figure for each tag, and the ROC
+    for model in ("m", "n"):  # a panel for each model and role behind each tag
+        for role in ("Jekyll", "Hyde"):
+            assert text.count(f">{model}, {role} promised<") == 2
     assert "http" not in text.replace("http://www.w3.org", "")
     assert "blind: <x>" not in text
     assert "blind: &lt;x&gt;" in text
-    for name in ("deployment-jekyll", "deployment-hyde", "train-hyde", "roc"):
+    for name in ("deployment", "train", "roc"):
         assert (tmp_path / "charts" / f"{name}.png").stat().st_size > 1000
 
 
@@ -99,6 +102,6 @@ def test_the_conclusion_has_the_numbers(found: Findings, tmp_path: Path) -> None
     """Words without numbers, or for another arm, would be worse than none."""
     write_gaming(tmp_path, found, Protocol.load("pocket"), run={})
     text = (tmp_path / "conclusion.md").read_text(encoding="utf-8")
-    assert "On m the deployment answers have a slope of 0.00" in text
+    assert "On m the log-ratio behind [deployment] has a slope of 0.00" in text
     assert "−10.0" in text
     assert "told, Hyde promised: fails: less than 0.5 nats" in text

@@ -64,7 +64,7 @@ def test_the_baseline_is_no_test_of_either_hope() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "expected"), [(1, 2, "flatter"), (-2, -1, "steeper"), (-1, 2, "cannot be told apart")]
+    ("low", "high", "expected"), [(1, 2, "flatter"), (-2, -1, "steeper"), (-1, 2, "not distinguishable")]
 )
 def test_flatness(low: float, high: float, expected: str) -> None:
     """The first question of the experiment."""

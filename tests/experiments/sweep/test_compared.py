@@ -54,6 +54,7 @@ GIVEN: dict[str, Any] = {}
 def remember(folder: Path, rows: pl.DataFrame, **given: Any) -> None:
     GIVEN.update(given, rows=rows)
     (folder / "report.html").write_text("")
+    (folder / "run.json").write_text(json.dumps(given["run"]))
 
 
 def test_everything_answers_the_same_rows(out: Path) -> None:
@@ -135,7 +136,8 @@ def test_a_finished_comparison_is_found_again(out: Path, capsys: pytest.CaptureF
     assert " s\n" not in capsys.readouterr().err
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(
-            "weightsteer.experiments.sweep.page.write_report", lambda folder, *_, **__: (folder / "x").write_text("")
+            "weightsteer.experiments.sweep.page.write_report",
+            lambda folder, *_, run, **__: (folder / "run.json").write_text(json.dumps(run)),
         )
         replicate(compared_config(calibration=BUDGET.model_copy(update={"budget": 0.04})), out)
     made = [line.split()[-3] for line in capsys.readouterr().err.splitlines() if line.endswith(" s")]

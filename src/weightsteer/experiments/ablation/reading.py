@@ -1,13 +1,13 @@
-"""What a table of parts says, in words; nothing in the rules is fitted to rows.
+"""What a table of ablations says, in words; nothing in the rules is fitted to rows.
 
-1. A part **suffices** when, in every arm in which the whole vector has an effect, at least half of the effect is left
-   with the part alone at the norm of the whole vector (the lower end of the interval), and that is more than random
-   directions at the same place and norm leave (the intervals are apart). Without both of these lines nothing is said.
-   It is said to suffice *as it is* when its own norm is enough as well.
-2. A part is **needed** when, in every such arm, at most half of the effect is left without it (the upper end).
-   Parts with nine tenths of ‖dW‖² are not named: they are the vector.
-3. A part **can go** when, in every such arm, nine tenths are left without it (the lower end).
-4. Norms: directions alone, or norms alone, leave so much of the effect; random directions are no part of the vector.
+1. A layer, module or subspace **suffices** when, at every strength at which the whole vector has an effect, it alone,
+   at the norm of the whole vector, retains at least half of the effect (the lower end of the interval), and more than
+   random directions in the same place at the same norm retain (the intervals do not overlap). Without both of these
+   lines nothing is said. It suffices *as it is* when its own norm is enough as well.
+2. It is **needed** when, at every such strength, at most half of the effect is retained without it (the upper end).
+   What has nine tenths of ‖dW‖² is not named: it is nearly the whole vector.
+3. It **can go** when, at every such strength, nine tenths are retained without it (the lower end).
+4. Norms: what directions alone and norms alone retain; random directions are not a part of the vector.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,14 +21,14 @@ from weightsteer.formatting import estimate, signed
 
 HALF, MOST = 0.5, 0.9
 NEARLY_ALL = 0.9
-"""Of ‖dW‖²: what holds so much of the vector is the vector, and no part of it to be found."""
+"""Of ‖dW‖²: what has so much of it is nearly the whole vector, and naming it would say nothing."""
 SHOWN = 2
 
 Line = Mapping[str, Any]
 
 
 class Verdict(NamedTuple):
-    """One part, by the rules above. ``suffices`` is None where its controls are missing."""
+    """One layer, module or subspace, by the rules above. ``suffices`` is None where its controls are missing."""
 
     family: str
     part: str
@@ -41,7 +41,7 @@ class Verdict(NamedTuple):
 
     @property
     def note(self) -> str:
-        """Why its numbers are no finding, if they are none."""
+        """Why its numbers are not a finding, where they are not."""
         return next((str(line["note"]) for line in self.lines.values() if line["note"]), "")
 
 
@@ -49,14 +49,14 @@ def ratio(line: Line, name: str = "retained") -> str:
     """``0.89 [0.87, 0.91]``; a dash where the whole vector's own effect may be 0."""
     if line[name] is None or line[name] != line[name]:
         return "–"
-    told = f"{line[name]:.2f}"
+    written = f"{line[name]:.2f}"
     if line[f"{name}_low"] is not None:
-        told += f" [{line[f'{name}_low']:.2f}, {line[f'{name}_high']:.2f}]"
-    return told.replace("-", "−")
+        written += f" [{line[f'{name}_low']:.2f}, {line[f'{name}_high']:.2f}]"
+    return written.replace("-", "−")
 
 
-def arms(lines: pl.DataFrame) -> list[float]:
-    """The strengths at which the effect of the whole vector is told from 0."""
+def strengths_of(lines: pl.DataFrame) -> list[float]:
+    """The strengths at which the interval of the effect of the whole vector excludes 0, the largest first."""
     whole = lines.filter(pl.col("key") == WHOLE, pl.col("effect_low") * pl.col("effect_high") > 0)
     return whole["alpha"].sort(descending=True).to_list()
 
@@ -71,8 +71,8 @@ def versions(lines: Iterable[Line]) -> dict[tuple[str, str], dict[float, dict[st
 
 
 def verdicts(lines: pl.DataFrame) -> list[Verdict]:
-    """The verdict of every part of one vector on one evaluation, in the order of the table."""
-    strengths = arms(lines)
+    """The verdict of every layer, module and subspace of one vector on one evaluation, in the order of the table."""
+    strengths = strengths_of(lines)
     found = []
     for (family, part), by_alpha in versions(lines.iter_rows(named=True)).items():
         cells = [by_alpha[alpha] for alpha in strengths if alpha in by_alpha]
@@ -98,7 +98,7 @@ def verdicts(lines: pl.DataFrame) -> list[Verdict]:
 def sentences(lines: pl.DataFrame) -> list[str]:
     """The summary of one vector on one evaluation."""
     whole = {line["alpha"]: line for line in lines.filter(pl.col("key") == WHOLE).iter_rows(named=True)}
-    told = [
+    said = [
         "The whole vector moves "
         + lines["eval"][0]
         + " by "
@@ -107,43 +107,45 @@ def sentences(lines: pl.DataFrame) -> list[str]:
         )
         + "."
     ]
-    strengths = arms(lines)
+    strengths = strengths_of(lines)
     if not strengths:
-        return [*told, "That may be nothing at all, so nothing can be said to be retained of it."]
+        return [*said, "Every interval includes 0, so shares of the effect are not defined."]
     if len(strengths) < len(whole):
         listed = ", ".join(signed(alpha) for alpha in strengths)
-        told.append(f"What follows is about α = {listed}: at other strengths its effect is not told from 0.")
+        said.append(
+            f"The following holds at α = {listed}; at other strengths the effect is not distinguishable from 0."
+        )
     at = lines.filter(pl.col("alpha") == strengths[0])
-    told += _norms(at)
+    said += _norms(at)
     found = [one for one in verdicts(lines) if one.family != "single modules" and not one.note]
     found = [one for one in found if (one.energy or 0.0) < NEARLY_ALL]
     enough = [one for one in found if one.suffices]
-    told += [_sufficient(one) for one in _smallest([one for one in enough if one.alone])]
-    told += [_sufficient(one) for one in _smallest([one for one in enough if not one.alone])]
-    told += [_necessary(one) for one in _needed(found)[:SHOWN]]
+    said += [_sufficient(one) for one in _smallest([one for one in enough if one.alone])]
+    said += [_sufficient(one) for one in _smallest([one for one in enough if not one.alone])]
+    said += [_necessary(one) for one in _needed(found)[:SHOWN]]
     if not any(one.suffices for one in found) and any(one.suffices is not None for one in found):
-        told.append("No part that was measured suffices by itself.")
-    return told
+        said.append("No layer, module or subspace that was measured suffices by itself.")
+    return said
 
 
 def most_aligned(lines: pl.DataFrame) -> str:
-    """One sentence on an alignment table: where most lies, above random, and what holds less than random does."""
+    """An alignment table in words: the subspace with the largest share relative to random ones, and those below."""
     whole = lines.filter(pl.col("by") == "all", pl.col("warning").is_null())
     whole = whole.group_by("basis", "side", maintain_order=True).agg(pl.mean("share", "expected", "low", "high"))
     above = whole.filter(pl.col("share") > pl.col("high")).sort(pl.col("share") / pl.col("expected"), descending=True)
     below = whole.filter(pl.col("share") < pl.col("low")).sort("share")
-    told = "Nothing lies in these subspaces beyond what lies in random ones."
+    said = "No subspace contains more of the vector than random subspaces do."
     if above.height:
         first = above.row(0, named=True)
-        told = (
-            f"Of {whole.height} subspaces {above.height} hold more of ‖dW‖² than random ones do, most of all "
-            f"{first['basis']} on the {first['side']} side ({first['share']:.0%}, where a random one holds "
-            f"{first['expected']:.0%})."
+        said = (
+            f"{above.height} of {whole.height} subspaces contain more of ‖dW‖² than random subspaces do. The ratio is "
+            f"largest for {first['basis']} on the {first['side']} side: {first['share']:.0%}, compared with "
+            f"{first['expected']:.0%} in random subspaces."
         )
     if below.height:
         named = ", ".join(f"{line['basis']} ({line['side']})" for line in below.head(3).iter_rows(named=True))
-        told += f" Less than random: {named}."
-    return told
+        said += f" Less than random: {named}."
+    return said
 
 
 def _norms(lines: pl.DataFrame) -> list[str]:
@@ -151,9 +153,9 @@ def _norms(lines: pl.DataFrame) -> list[str]:
     by_part = {line["part"]: line for line in lines.filter(pl.col("family") == "norms").iter_rows(named=True)}
     if DIRECTION in by_part and MAGNITUDE in by_part:
         said.append(
-            f"With its directions and equal norms {ratio(by_part[DIRECTION])} of the effect is left; with its norms "
-            f"and random directions {ratio(by_part[MAGNITUDE])}"
-            + (f"; with its layers permuted {ratio(by_part[PERMUTED])}" if PERMUTED in by_part else "")
+            f"Its directions with equal norms retain {ratio(by_part[DIRECTION])} of the effect; its norms with random "
+            f"directions retain {ratio(by_part[MAGNITUDE])}"
+            + (f"; with its layers permuted it retains {ratio(by_part[PERMUTED])}" if PERMUTED in by_part else "")
             + "."
         )
     return said
@@ -163,17 +165,18 @@ def _sufficient(one: Verdict) -> str:
     energy = "" if one.energy is None else f" ({one.energy:.0%} of ‖dW‖²)"
     word = "Sufficient" if one.alone else "Sufficient at full norm"
     return (
-        f"{word}: {one.part}{energy}. Alone it leaves {ratio(one.lines['keep'])} of the effect, at the norm of the "
-        f"whole vector {ratio(one.lines['matched'])}, random directions in its place {ratio(one.lines['random'])}."
+        f"{word}: {one.part}{energy}. Alone it retains {ratio(one.lines['keep'])} of the effect, and at the norm of "
+        f"the whole vector {ratio(one.lines['matched'])}; random directions in its place retain "
+        f"{ratio(one.lines['random'])}."
     )
 
 
 def _necessary(one: Verdict) -> str:
-    return f"Needed: {one.part}. Without it {ratio(one.lines['drop'])} of the effect is left."
+    return f"Needed: {one.part}. Without it, {ratio(one.lines['drop'])} of the effect is retained."
 
 
 def _smallest(found: Sequence[Verdict]) -> list[Verdict]:
-    """Of what suffices the parts with the least energy: of parts of a part the whole is no news."""
+    """Of what suffices, those with the least energy: whatever contains them suffices too."""
     return sorted(found, key=lambda one: (one.energy is None, one.energy))[:SHOWN]
 
 

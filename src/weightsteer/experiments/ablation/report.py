@@ -1,6 +1,5 @@
 """The page of an analysis: what was measured of each vector, or how it is aligned with bases."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -52,7 +51,6 @@ class AnalysisReport(Stage):
         from weightsteer.experiments.ablation.page import write_parts
 
         run = self._record(runner)
-        (work / "run.json").write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
         measured = {
             name: Measured.joined([Measured.read(runner.make(stage).path) for stage in stages])
             for name, stages in self.ablations.items()

@@ -16,9 +16,9 @@ def conclusion(found: Findings) -> list[tuple[str, list[str]]]:
         ("Is the phenomenon there?", list(_flatness(found))),
         ("Did the models game at all?", list(_gamed(found))),
         ("Hope 1: steering against the trained role", list(_hopes(found, "hope 1"))),
-        ("Hope 2: what the model does not know changes it", list(_hopes(found, "hope 2"))),
+        ("Hope 2: steering a model that does not know what training wants", list(_hopes(found, "hope 2"))),
         ("Other methods at equal side effects", list(_methods(found))),
-        ("Can an auditor tell?", list(_detectors(found))),
+        ("Can an auditor detect it?", list(_detectors(found))),
     ]
     return [(heading, sentences) for heading, sentences in parts if sentences]
 
@@ -27,14 +27,17 @@ def lede(found: Findings) -> list[str]:
     """The sentences on top of the page: the phenomenon on every model, both hopes, and the best detector."""
     sentences = list(_moves(found))
     several = found.summary["model"].n_unique() > 1
-    for test, words in (("hope 1", "Hope 1, steering against the trained role"), ("hope 2", "Hope 2, role not told")):
-        arms: dict[str, list[str]] = {}
+    for test, words in (
+        ("hope 1", "Hope 1 (steering against the trained role)"),
+        ("hope 2", "Hope 2 (the role is not told)"),
+    ):
+        places: dict[str, list[str]] = {}
         for verdict in found.verdicts:
             if verdict.test == test:
                 place = f"{verdict.model}, " if several else ""
-                arms.setdefault(verdict.label, []).append(f"{place}{verdict.setting}, {verdict.deployment} promised")
-        if arms:
-            told = ". ".join(f"{label[0].upper()}{label[1:]} ({'; '.join(where)})" for label, where in arms.items())
+                places.setdefault(verdict.label, []).append(f"{place}{verdict.setting}, {verdict.deployment} promised")
+        if places:
+            told = ". ".join(f"{label[0].upper()}{label[1:]} ({'; '.join(where)})" for label, where in places.items())
             sentences.append(f"{words}. {told}.")
     return sentences
 
@@ -59,8 +62,8 @@ def _moves(found: Findings) -> Iterator[str]:
         told, nothing = (_both(slopes, setting) for setting in ("told", "baseline"))
         if told and nothing:
             yield (
-                f"On {model} the deployment answers have a slope of {told} nats between the two branches where the "
-                f"role of the training was told, and of {nothing} where nothing was said about training."
+                f"On {model} the log-ratio behind [deployment] has a slope of {told} nats between the two branches "
+                f"when the model was told the role of its training, and of {nothing} when it was told nothing."
             )
 
 
@@ -88,10 +91,10 @@ def _gamed(found: Findings) -> Iterator[str]:
         told = [
             f"trained on {line['trained_on']}: [train] from {number(line['train_before'])} to {number(line['train'])}, "
             f"[deployment] from {number(line['deployment_before'])} to {number(line['deployment_after'])}, "
-            f"{line['gamed']:.0%} game (before the training {line['gamed_before']:.0%})"
+            f"{line['gamed']:.0%} game ({line['gamed_before']:.0%} before training)"
             for line in mine.iter_rows(named=True)
         ]
-        yield f"{keys[0]}, setting {keys[1]}, nats of the role trained on; {'; '.join(told)}."
+        yield f"{keys[0]}, setting {keys[1]}, log-ratio in favour of the role trained on, in nats: {'; '.join(told)}."
 
 
 def _hopes(found: Findings, test: str) -> Iterator[str]:

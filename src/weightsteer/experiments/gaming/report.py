@@ -1,6 +1,5 @@
 """The last stage: all tables, the verdicts and the page, over everything that was run."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,7 +68,6 @@ class GamingReport(Stage):
             resamples=self.resamples,
         )
         run = self._record()
-        (work / "run.json").write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
         write_gaming(work, found, next(iter(self.protocols.values())), run=run)
 
     def _record(self) -> dict[str, Any]:

@@ -66,7 +66,7 @@ def _flatness(line: Mapping[str, Any]) -> Verdict:
     found = Estimate(line["flatter"], line["low"], line["high"])
     label: str
     tone: Tone
-    label, tone = "cannot be told apart", "plain"
+    label, tone = "not distinguishable", "plain"
     if found.above:
         label, tone = "flatter", "good"
     elif found.below:

@@ -78,7 +78,6 @@ class Report(Stage):
         assert rows is not None
         rows.write_parquet(work / "rows.parquet")
         run = self._record(runner)
-        (work / "run.json").write_text(json.dumps(run, indent=1, ensure_ascii=False), encoding="utf-8")
         lines = [
             line
             for stage in self.items.values()

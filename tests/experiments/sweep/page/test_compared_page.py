@@ -10,16 +10,17 @@ from compared import calibration, damage, everything, swept
 from test_write import Page
 
 from weightsteer.audit.words import carried, chips
-from weightsteer.experiments.sweep.page import write, write_report
+from weightsteer.experiments.sweep.page import write_report
 from weightsteer.experiments.sweep.page.audit import in_short, verdicts
 from weightsteer.experiments.sweep.page.controls import control_tables
 from weightsteer.experiments.sweep.page.costs import cost_tables
 from weightsteer.experiments.sweep.page.decisions import decision_tables
 from weightsteer.experiments.sweep.page.evidence import Evidence, gather
-from weightsteer.experiments.sweep.page.matched import distinguished, matched_tables, not_usable
+from weightsteer.experiments.sweep.page.matched import in_words, matched_tables, not_usable
 from weightsteer.formatting import estimate
 from weightsteer.report.cells import small
 from weightsteer.report.charts import series
+from weightsteer.report.figure import Figure
 from weightsteer.stats import WEAKNESSES, summarize
 from weightsteer.stats.verdict import Difference
 
@@ -34,7 +35,7 @@ def evidence() -> Evidence:
 def report(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("compared")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(write, "to_png", lambda svg: b"")  # that pictures are pictures is tested elsewhere
+        patch.setattr(Figure, "png", lambda self: b"")  # that pictures are pictures is tested elsewhere
         return write_report(folder, swept(), run={"config": {}}, resamples=50, **everything())
 
 
@@ -93,7 +94,7 @@ def test_what_it_costs_is_what_was_measured(evidence: Evidence, report: Path) ->
     assert [task["base"] for task in found["tasks"]] == ["0.80", "0.80"]
     assert [line["alpha"] for line in groups["weight · dora"]] == [1.0, -1.0]
     assert [line["tasks"][0] for line in groups["weight · dora"]] == [
-        {"told": "−0.40 [−0.40, −0.40]", "loses": True}
+        {"change": "−0.40 [−0.40, −0.40]", "loses": True}
     ] * 2
     assert not any(task["loses"] for line in groups["weight · lora"] for task in line["tasks"])
     assert groups["weight · lora"][0]["nll"].startswith("0.10")
@@ -111,7 +112,7 @@ def test_effects_and_differences_are_those_of_the_tables(evidence: Evidence) -> 
     assert found["reference"] == "weight · dora"
     table = found["tables"][0]
     assert table["eval"] == "dilemmas"
-    groups = {group["name"]: {line["sign"]: line for line in group["arms"]} for group in table["groups"]}
+    groups = {group["name"]: {line["sign"]: line for line in group["signs"]} for group in table["groups"]}
     assert next(iter(groups)) == "weight · dora"
     assert "control · lora-random" not in groups
     assert evidence.comparison is not None
@@ -134,7 +135,7 @@ def test_effects_and_differences_are_those_of_the_tables(evidence: Evidence) -> 
 def test_what_did_not_converge_has_no_number(evidence: Evidence, report: Path) -> None:
     """The published tables hold strengths that were never found; here they are named and empty."""
     (found,) = matched_tables(evidence, series(swept()))
-    groups = {group["name"]: {line["sign"]: line for line in group["arms"]} for group in found["tables"][0]["groups"]}
+    groups = {group["name"]: {line["sign"]: line for line in group["signs"]} for group in found["tables"][0]["groups"]}
     for name, sign, status in (
         ("weight · lora", -1, "saturated (1 of 2)"),
         ("weight · oft", 1, "not converged (1 of 2)"),
@@ -163,9 +164,9 @@ def test_the_first_sentences_name_what_is_carried_and_by_whom(evidence: Evidence
     assert rows["weight · dora"]["tone"] == ("mixed" if ", but" in told["dora"] else "good")
     assert rows["activation · diffmean"]["label"] == told["diffmean"]
     assert "control · lora-random" not in rows
-    first, second = in_short(found, not_usable(evidence, shown)), distinguished(matched_tables(evidence, shown))
+    first, second = in_short(found, not_usable(evidence, shown)), in_words(matched_tables(evidence, shown))
     assert "oft: no strength of equal side effects" in first[0]
-    assert "Compared with weight · dora at equal side effects, on dilemmas: at +α" in second[0]
+    assert "Compared with weight · dora at equal side effects on dilemmas: at +α" in second[0]
     lede = report.read_text("utf-8").split('class="lede', 1)[1].split("</div>", 1)[0]
     assert "no strength of equal side effects" in lede
 
@@ -173,14 +174,14 @@ def test_the_first_sentences_name_what_is_carried_and_by_whom(evidence: Evidence
 def test_what_is_not_distinguishable_from_the_reference_is_said() -> None:
     """Without it the first sentences would name only those that do more or less, as if the others had not been run."""
     verdict = {"a": Difference.NOT_SEPARABLE, "b": Difference.MORE, "c": Difference.NOT_SEPARABLE}
-    groups = [{"name": name, "arms": [{"sign": 1, "verdict": each}]} for name, each in verdict.items()]
+    groups = [{"name": name, "signs": [{"sign": 1, "verdict": each}]} for name, each in verdict.items()]
     section = {"reference": "weight · lora", "tables": [{"eval": "dilemmas", "groups": groups}]}
-    assert distinguished([section]) == [
-        "Compared with weight · lora at equal side effects, on dilemmas: at +α b does more; "
+    assert in_words([section]) == [
+        "Compared with weight · lora at equal side effects on dilemmas: at +α b has a larger effect; "
         "a and c are not distinguishable from it."
     ]
-    alike = [{"name": str(i), "arms": [{"sign": -1, "verdict": Difference.NOT_SEPARABLE}]} for i in range(4)]
-    (sentence,) = distinguished([{**section, "tables": [{"eval": "dilemmas", "groups": alike}]}])
+    alike = [{"name": str(i), "signs": [{"sign": -1, "verdict": Difference.NOT_SEPARABLE}]} for i in range(4)]
+    (sentence,) = in_words([{**section, "tables": [{"eval": "dilemmas", "groups": alike}]}])
     assert sentence.endswith("at −α none of the 4 others is distinguishable from it.")
 
 
@@ -258,15 +259,15 @@ def test_damage_stands_beside_every_effect(report: Path) -> None:
 
 
 def test_the_matrix_frames_what_the_vector_was_trained_on(report: Path) -> None:
-    """Transfer is read against the evaluation at home: a frame around another column would call it transfer."""
+    """Transfer is read against the in-distribution evaluation: a frame around another column would call it transfer."""
     text = report.read_text("utf-8")
     matrix = text[text.index('<table class="compared matrix">') :].split("</table>", 1)[0]
     rows = [re.findall(r"<td[^>]*>", line) for line in re.findall(r"<tr>(.*?)</tr>", matrix, flags=re.S)[1:]]
-    cells = [[" home" in cell for cell in row if "cell" in cell] for row in rows]
+    cells = [[" trained" in cell for cell in row if "cell" in cell] for row in rows]
     assert cells
     assert all(row[0] and not any(row[1:]) for row in cells)
     shares = [
-        [" of home" in cell for cell in re.findall(r"<td class=\"num cell[^>]*>.*?</td>", line)]
+        [" of in-distribution" in cell for cell in re.findall(r"<td class=\"num cell[^>]*>.*?</td>", line)]
         for line in matrix.split("<tr>")
     ]
     assert any(any(row[1:]) for row in shares)

@@ -97,7 +97,7 @@ def test_all_files_are_there(report: Path) -> None:
     names = set(digests(report.parent))
     figures = ["dose-response-dilemmas", "dose-response-claims-facts", "rows-dilemmas", "rows-claims-facts", "norms"]
     charts = {f"charts/{name}.{kind}" for name in figures for kind in ("svg", "png")}
-    assert names == {"report.html", "summary.csv", "summary_by_seed.csv"} | charts
+    assert names == {"report.html", "run.json", "summary.csv", "summary_by_seed.csv"} | charts
     assert pl.read_csv(report.parent / "summary.csv").height == 9
     assert pl.read_csv(report.parent / "summary_by_seed.csv").height == 18
     assert len(report.read_bytes()) < 400_000
@@ -193,7 +193,7 @@ def page(rows: pl.DataFrame, **given: Any) -> str:
         (synthetic(discrimination=1), "steers dilemmas"),
         (synthetic(labels=(1,), clusters=30), "cannot be judged on dilemmas (one label only)"),
         (synthetic(clusters=1), "has no interval on dilemmas (one cluster)"),
-        (synthetic(alphas=(0,)), "Nothing was swept but α = 0"),
+        (synthetic(alphas=(0,)), "No strength other than α = 0 was swept"),
         (
             synthetic(alphas=(0, 0.5), discrimination=2),
             "At α\u00a0=\u00a0+0.5 the honesty vector (lora) steers dilemmas.",
@@ -231,8 +231,8 @@ def test_vectors_of_one_report_keep_their_norms_apart(tmp_path: Path) -> None:
         orient="row",
     )
     text = write_report(tmp_path, synthetic(clusters=4), run={}, norms=norms, resamples=20).read_text("utf-8")
-    assert "‖dW‖ in all: 3, 5 (one number per seed)" in text
-    assert "‖dW‖ in all: 8. Share of its square: up 100%" in text
+    assert "Total ‖dW‖: 3, 5 (one number per seed)" in text
+    assert "Total ‖dW‖: 8. Share of ‖dW‖² by module: up 100%" in text
     assert {path.name for path in (tmp_path / "charts").glob("norms*.svg")} == {"norms-lora.svg", "norms-dora.svg"}
 
 

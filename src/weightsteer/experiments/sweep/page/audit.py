@@ -1,4 +1,4 @@
-"""The audit on the page: what each vector carries, and what its shifts follow."""
+"""The audit on the page: what each vector carries, and what its shifts correlate with."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from weightsteer.audit.words import carried
 from weightsteer.audit.words import of as words_of
 from weightsteer.experiments.sweep.page.evidence import Evidence
 from weightsteer.formatting import estimate, number
-from weightsteer.report.cells import arm, key, oriented, within
+from weightsteer.report.cells import key, oriented, sign_label, within
 from weightsteer.report.charts import Series
 from weightsteer.stats import LEVEL
 from weightsteer.stats.verdict import Verdict, farther_from_zero
@@ -43,7 +43,7 @@ def verdicts(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]
                         "tone": tone,
                         "evidence": [clause.replace(own, "") for clause in vector["evidence"]],
                         "controls": vector["controls"],
-                        "arms": [_first(one.of(lines), sign) for sign in (1, -1)],
+                        "effects": [_first(one.of(lines), sign) for sign in (1, -1)],
                         "seeds": one.of(_of(evidence.audit.lines, model, behavior))["seeds"].max(),
                     }
                 )
@@ -78,16 +78,16 @@ def in_short(sections: Sequence[Mapping[str, Any]], unusable: Sequence[Mapping[s
                 by_label.setdefault("no strength of equal side effects", []).append(
                     row["name"].removeprefix("weight · ")
                 )
-        told = "; ".join(f"{', '.join(names)}: {words}" for words, names in by_label.items())
-        if told:
+        found = "; ".join(f"{', '.join(names)}: {words}" for words, names in by_label.items())
+        if found:
             on = f" on {section['model']}" if len({one["model"] for one in sections}) > 1 else ""
             many = sum(map(len, by_label.values())) > 1
-            sentences.append(f"Weight {'vectors' if many else 'vector'} for {section['behavior']}{on}. {told}.")
+            sentences.append(f"Weight {'vectors' if many else 'vector'} for {section['behavior']}{on}. {found}.")
     return sentences
 
 
 def _corrected(line: Line) -> str:
-    """The colour of a cell: what is told from 0 after the correction over all effects of the vector."""
+    """The colour of a cell: what is distinguishable from 0 after the correction over all effects of the vector."""
     if Verdict(line["verdict"]) in (Verdict.FORMAT_DAMAGE, Verdict.UNDEFINED):
         return "bad"
     along, bias = (
@@ -99,7 +99,7 @@ def _corrected(line: Line) -> str:
 
 
 def matrices(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]]:
-    """Trained on → measured on, for each model: a line for each vector and arm, a column for each evaluation."""
+    """Trained on → measured on, for each model: a line for each vector and sign, a column for each evaluation."""
     if evidence.audit is None:
         return []
     tables = []
@@ -118,12 +118,12 @@ def matrices(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]
                     (line["eval"], line["alpha"]): {**line, "tone": tones[line["eval"], line["alpha"]]}
                     for line in mine.to_dicts()
                 }
-                arms = [
-                    {"arm": arm(sign), "cells": [_cell(held.get((name, sign))) for name in names]}
+                signs = [
+                    {"sign": sign_label(sign), "cells": [_cell(held.get((name, sign))) for name in names]}
                     for sign in (1.0, -1.0)
                     if any((name, sign) in held for name in names)
                 ]
-                groups.append({**key(one, shown), "behavior": behavior, "seeds": mine["seeds"][0], "arms": arms})
+                groups.append({**key(one, shown), "behavior": behavior, "seeds": mine["seeds"][0], "signs": signs})
         columns = [{"eval": name, "n": sizes[name]["n"], "clusters": sizes[name]["clusters"]} for name in names]
         tables.append({"model": part["model"][0], "columns": columns, "groups": groups})
     return tables
@@ -147,7 +147,7 @@ def followed(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]
                     if held:
                         first = next(iter(held.values()))
                         cells = [_correlation(held.get(covariate)) for covariate in covariates]
-                        lines.append({"eval": name, "arm": arm(sign), "n": first["n"], "cells": cells})
+                        lines.append({"eval": name, "sign": sign_label(sign), "n": first["n"], "cells": cells})
             if lines:
                 groups.append(
                     {
@@ -188,7 +188,7 @@ def _of(frame: pl.DataFrame, model: str, behavior: str) -> pl.DataFrame:
 
 
 def _first(lines: pl.DataFrame, sign: int) -> str | None:
-    """The effect of one arm, along its sign."""
+    """The effect at one sign of α, along it."""
     found = lines.filter(pl.col("alpha") == sign)
     return (
         estimate(oriented(found.row(0, named=True), "discrimination", sign), "discrimination") if found.height else None
@@ -203,17 +203,17 @@ def _cell(line: Line | None) -> dict[str, Any] | None:
         "bias": estimate(line, "bias"),
         "label": words_of(line).label,
         "tone": line["tone"],
-        "home": line["in_distribution"],
+        "in_distribution": line["in_distribution"],
         "share": None if line["in_distribution"] or line["share"] is None else f"{line['share']:.0%}".replace("-", "−"),
     }
 
 
 def _correlation(line: Line | None) -> dict[str, Any]:
     if line is None or line["correlation"] is None:
-        return {"r": "–", "strong": False, "told": False}
-    told = line["correlation_adjusted"] is not None and line["correlation_adjusted"] < LEVEL
+        return {"r": "–", "strong": False, "distinct": False}
+    distinct = line["correlation_adjusted"] is not None and line["correlation_adjusted"] < LEVEL
     return {
         "r": estimate(within(line, "correlation", -1, 1), "correlation"),
         "strong": strong(line),
-        "told": told,
+        "distinct": distinct,
     }

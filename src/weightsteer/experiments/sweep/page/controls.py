@@ -1,4 +1,4 @@
-"""Control comparisons: does something that should have no effect do as well as the vector?"""
+"""Controls compared with the vectors they belong to: is something that should have no effect as strong?"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -8,14 +8,14 @@ import polars as pl
 from weightsteer.audit.rules import COST_RATIO
 from weightsteer.experiments.sweep.page.evidence import Evidence
 from weightsteer.formatting import estimate
-from weightsteer.report.cells import arm, key, p_value
+from weightsteer.report.cells import key, p_value, sign_label
 from weightsteer.report.charts import Series
 
 _VECTOR = ["model", "behavior", "reference_method", "reference_adapter"]
 
 
 def control_tables(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]]:
-    """For each vector its controls, sign by sign, with the vector's own effect next to theirs."""
+    """For each vector its controls, evaluation by evaluation and sign by sign, with the vector's own effect."""
     if evidence.audit is None or evidence.audit.controls.is_empty():
         return []
     tables = []
@@ -50,11 +50,11 @@ def without_strength(evidence: Evidence) -> list[str]:
     gone = evidence.audit.excluded.filter(pl.col("method") == "control").sort(
         "adapter", "sign", descending=[False, True]
     )
-    return [f"{line['adapter']} at {arm(line['sign'])} ({line['reason']})" for line in gone.to_dicts()]
+    return [f"{line['adapter']} at {sign_label(line['sign'])} ({line['reason']})" for line in gone.to_dicts()]
 
 
 def meanings(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """What each kind of control in the tables would show if it did as well as the vector."""
+    """What each kind of control in the tables would show if it were as strong as the vector."""
     from weightsteer.controls import kinds  # with torch, which a report over finished rows can do without
 
     known = kinds()
@@ -63,14 +63,14 @@ def meanings(tables: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
 
 
 def _line(line: Mapping[str, Any]) -> dict[str, Any]:
-    """One control at one sign. It can only do as well where the vector itself steers, in the right direction."""
+    """One control at one sign. It is only tested where the vector has an effect, in the intended direction."""
     kind = str(line["adapter"]).removeprefix(f"{line['reference_adapter']}-")
     works = line["reference_effect_low"] is not None and line["reference_effect_low"] > 0
     return {
         "name": kind,
         "kind": line["control"],
         "eval": line["eval"],
-        "arm": arm(line["sign"]),
+        "sign": sign_label(line["sign"]),
         "n": line["n"],
         "seeds": line["seeds"],
         "effect": estimate(line, "effect"),
@@ -80,7 +80,7 @@ def _line(line: Mapping[str, Any]) -> dict[str, Any]:
         "mde": "–" if line["mde"] is None else f"{line['mde']:.2f}",
         "draws": "–" if line["draws"] is None else f"{line['draws_as_good']} of {line['draws']}",
         "cost": "–" if line["cost"] is None else f"{line['cost']:.2f}",
-        "costs_more": line["cost_ratio"] is not None and line["cost_ratio"] > COST_RATIO,
+        "costly": line["cost_ratio"] is not None and line["cost_ratio"] > COST_RATIO,
         "works": works,
         "as_good": works and bool(line["as_good"]),
     }

@@ -73,7 +73,7 @@ def _line(line: dict[str, Any], tasks: Sequence[str]) -> dict[str, Any]:
     lost = []
     for name in tasks:
         ends = {"x": line[f"p_right_change_{name}"], "x_low": line[f"low_{name}"], "x_high": line[f"high_{name}"]}
-        lost.append({"told": small(ends, "x"), "loses": ends["x_high"] is not None and ends["x_high"] < 0})
+        lost.append({"change": small(ends, "x"), "loses": ends["x_high"] is not None and ends["x_high"] < 0})
     return {
         "alpha": line["alpha"],
         "nll": small(line, "nll_change") if "nll_change" in line else None,

@@ -49,7 +49,7 @@ def decision_tables(
                     "lines": lines,
                     "controls": [line for line in found if line not in lines],
                     "every": every if len(every) > len(found) else [],
-                    "reading": next((told for line in chosen.to_dicts() if (told := reading(line))), None),
+                    "reading": next((words for line in chosen.to_dicts() if (words := reading(line))), None),
                 }
             )
     return tables

@@ -140,16 +140,16 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
         plus, minus = (_flat(side) for side in sides)  # type: ignore[arg-type]
         out = {f"{measure}, positive | negative": f"{plus[measure]} | {minus.get(measure, '–')}" for measure in plus}
         value = {key: inner for key, inner in value.items() if key not in ("positive", "negative")}
-    told: dict[str, str] = {}
+    found: dict[str, str] = {}
     for key, inner in value.items():
         name = f"{prefix}{str(key).replace('_', ' ')}"
         if isinstance(inner, Mapping) and inner and all(str(k).isdigit() for k in inner):
-            told[name] = _range(list(inner.values()))
+            found[name] = _range(list(inner.values()))
         elif isinstance(inner, Mapping):
-            told |= _flat(inner, f"{name}: ")
+            found |= _flat(inner, f"{name}: ")
         else:
-            told[name] = _plain(inner)
-    return told | out
+            found[name] = _plain(inner)
+    return found | out
 
 
 def _range(values: Sequence[Any]) -> str:

@@ -1,4 +1,4 @@
-"""What a report rests on beside the sweep itself: the audit, effects at equal side effects, and what they cost."""
+"""What a report rests on in addition to the sweep: the audit, effects at equal side effects, and their cost."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,13 +24,13 @@ class Evidence:
     Attributes:
         audit: at the calibrated strengths where there are any, else at the headline strengths of the sweep.
         calibrated: whether the audit stands at calibrated strengths; its ``lines`` are then the effects there.
-        comparison: see `weightsteer.stats.compare`, every intervention beside ``reference``.
+        comparison: see `weightsteer.stats.compare`, every intervention against ``reference``.
         reference: the weight vector (method, adapter) that all are compared with; None when none is usable.
         strengths: the calibration, one line per intervention and sign, over seeds (`over_seeds` in
             `weightsteer.measure.calibrate`).
         damage, capability: see `weightsteer.measure.damage_table`.
         points: see `weightsteer.stats.frontier`.
-        home: behaviour to the evaluation that asks what it was trained on.
+        in_distribution: behaviour to the evaluation that asks what it was trained on.
     """
 
     audit: Audit | None = None
@@ -41,15 +41,15 @@ class Evidence:
     damage: pl.DataFrame | None = None
     capability: pl.DataFrame | None = None
     points: pl.DataFrame | None = None
-    home: Mapping[str, str] | None = None
+    in_distribution: Mapping[str, str] | None = None
 
     @property
     def effects(self) -> pl.DataFrame | None:
-        """`summarize` at the calibrated strengths; ``alpha`` is the arm, ``strength`` the mean α over seeds."""
+        """`summarize` at the calibrated strengths; ``alpha`` is the sign, ``strength`` the mean α over seeds."""
         return self.audit.lines if self.audit and self.calibrated else None
 
     def tables(self) -> dict[str, pl.DataFrame | None]:
-        """What is written as CSV beside the summary, by file name."""
+        """What is written as CSV next to the summary, by file name."""
         found: dict[str, pl.DataFrame | None] = {
             "comparison": self.comparison,
             "frontier": self.points,
@@ -64,9 +64,9 @@ class Evidence:
         return found
 
     def evaluations(self, behavior: str, found: list[str]) -> list[str]:
-        """Evaluations in the order in which they are shown: the one at home first, the others by name."""
-        home = (self.home or {}).get(behavior)
-        return sorted(found, key=lambda name: (name != home, name))
+        """Evaluations in the order in which they are shown: the in-distribution one first, the others by name."""
+        first = (self.in_distribution or {}).get(behavior)
+        return sorted(found, key=lambda name: (name != first, name))
 
 
 def gather(
@@ -106,7 +106,7 @@ def gather(
         damage=price,
         capability=able,
         points=None if price is None else frontier(summary, price),
-        home=trained_on,
+        in_distribution=trained_on,
     )
     if matched is not None and calibration is not None and select(matched, calibration).rows.height:
         assert strengths is not None
@@ -143,18 +143,18 @@ def _one_definition(calibration: pl.DataFrame) -> None:
 
 
 def _reference(strengths: pl.DataFrame, matched: pl.DataFrame) -> tuple[str, str] | None:
-    """The weight vector with usable strengths in the most arms; `FIRST` among equals, then by name."""
+    """The weight vector with usable strengths at the most signs; `FIRST` among equals, then by name."""
     swept = matched.select(*ARM).unique()
-    arms = strengths.filter("usable", pl.col("method") == "weight", pl.col("adapter").is_not_null())
-    arms = arms.join(swept, on=ARM, how="semi", nulls_equal=True).group_by("adapter").len()
-    order = sorted(arms.iter_rows(), key=lambda one: (-one[1], one[0] != FIRST, one[0]))
+    found = strengths.filter("usable", pl.col("method") == "weight", pl.col("adapter").is_not_null())
+    found = found.join(swept, on=ARM, how="semi", nulls_equal=True).group_by("adapter").len()
+    order = sorted(found.iter_rows(), key=lambda one: (-one[1], one[0] != FIRST, one[0]))
     return ("weight", order[0][0]) if order else None
 
 
 def _compared(
     matched: pl.DataFrame, calibration: pl.DataFrame, reference: tuple[str, str] | None, resamples: int
 ) -> pl.DataFrame | None:
-    """Every intervention but the controls, which the audit compares with their own vectors, beside the reference."""
+    """Every intervention against the reference, except controls, which the audit compares with their own vectors."""
     rows = matched.filter(pl.col("method") != "control").select(REQUIRED)
     at = calibration.filter(pl.col("method") != "control")
     several = select(rows, at).rows.select("method", "adapter").n_unique() > 1

@@ -47,7 +47,7 @@ def comparisons(
                     "name": name,
                     **_training([line for line in mine if line["adapter"] == name]),
                     "norm": _norm(norms, f"{behavior}, {name}"),
-                    "arms": [
+                    "strengths": [
                         {
                             "alpha": alpha,
                             "damage": price(damage, part.row(0, named=True) | {"adapter": name}, alpha),
@@ -58,7 +58,7 @@ def comparisons(
                 }
             )
         known = {name: any(row[name] for row in rows) for name in ("parameters", "train", "validation", "norm")}
-        known["damage"] = any(arm["damage"] for row in rows for arm in row["arms"])
+        known["damage"] = any(held["damage"] for row in rows for held in row["strengths"])
         tables.append(
             {
                 "model": part["model"][0],
@@ -75,11 +75,11 @@ def comparisons(
 
 def _training(lines: Sequence[Mapping[str, Any]]) -> dict[str, str | None]:
     """Numbers trained in one branch, and the losses of the checkpoints kept: means over both branches and all seeds."""
-    told: dict[str, str | None] = {"parameters": f"{lines[0]['parameters']:,}" if lines else None}
+    found: dict[str, str | None] = {"parameters": f"{lines[0]['parameters']:,}" if lines else None}
     for name in ("train", "validation"):
         losses = [line[name] for line in lines if line[name] is not None]
-        told[name] = f"{sum(losses) / len(losses):.3f}" if losses else None
-    return told
+        found[name] = f"{sum(losses) / len(losses):.3f}" if losses else None
+    return found
 
 
 def _norm(norms: pl.DataFrame | None, vector: str) -> str | None:

@@ -1,37 +1,35 @@
 """Which charts a run has, and where on the page they stand."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import polars as pl
 
 from weightsteer.experiments.sweep.page.balance import balance_panel
+from weightsteer.experiments.sweep.page.charts import before_after, dose_response, norm_map
 from weightsteer.experiments.sweep.page.evidence import Evidence
 from weightsteer.experiments.sweep.page.frontier import frontier_panel
-from weightsteer.report.charts import (
-    Drawing,
-    Series,
-    before_after,
-    dose_response,
-    norm_map,
-    series,
-)
-from weightsteer.report.svg import inline, side_by_side, to_svg
+from weightsteer.report.charts import Panel, Series, series
+from weightsteer.report.figure import Figure, in_rows
 from weightsteer.stats import headline_strengths
 
 SCOPE = ["model", "behavior", "eval"]
 
 
 @dataclass(frozen=True)
-class Figure:
-    """A chart as a file (``svg``, on white) and as the panels that the page lays out side by side."""
+class Placed:
+    """A figure and where it belongs.
 
-    name: str
-    kind: str  # "frontier", "balance", "dose", "rows" or "norms"
-    scope: tuple[str, ...]  # model, behavior, eval; without eval for frontier and balance; for norms the vector
-    svg: str
-    panels: tuple[str, ...]
-    shown: tuple[Series, ...] = ()
+    Attributes:
+        kind: "frontier", "balance", "dose", "rows" or "norms".
+        scope: model, behavior and eval; without eval for frontier and balance; for norms the vector.
+        series: whose rows it shows, for "rows".
+    """
+
+    figure: Figure
+    kind: str
+    scope: tuple[str, ...]
     series: Series | None = None
 
 
@@ -41,7 +39,7 @@ def figures(
     by_seed: pl.DataFrame,
     norms: pl.DataFrame | None,
     evidence: Evidence | None = None,
-) -> list[Figure]:
+) -> list[Placed]:
     """All charts of a run; ``known`` are paired rows, ``norms`` as ``write_report`` explains."""
     shown = series(known)
     strengths = headline_strengths(summary["alpha"])
@@ -58,9 +56,10 @@ def figures(
         title = f"{scope[1]} vector on {scope[2]} ({scope[0]})"
         present = [one for one in shown if one.of(part).height]
         for kind, drawn in _on_one_axis(present).items():
-            panels = dose_response(part, by_seed.filter(here), drawn)
+            panels = dose_response(part.filter(_any(drawn)), by_seed.filter(here, _any(drawn)), drawn)
             name = f"dose-response-{slug}" + (f"-{kind}" if kind else "")
-            made.append(_figure(name, "dose", scope, panels, drawn, title))
+            heading = f"{title}: {kind}" if kind else title
+            made.append(Placed(Figure(name, heading, [panels], drawn), "dose", scope))
         vectors = [one for one in present if one.method == "weight"]
         for one in vectors or [one for one in present if not one.control]:
             mine = one.of(known.filter(here))
@@ -73,18 +72,17 @@ def figures(
             name = f"rows-{slug}" + (f"-{_slug([one.method, one.adapter or ''])}" if several else "")
             if charts:
                 heading = f"{title}: {one.name}" if several else title
-                made.append(_figure(name, "rows", scope, charts, [one], heading, one))
+                made.append(Placed(Figure(name, heading, in_rows(charts)), "rows", scope, one))
     if norms is not None and norms.height:
         for part in norms.partition_by("vector", maintain_order=True):
             vector = str(part["vector"][0])
             name = f"norms-{_slug([vector])}" if vector else "norms"
-            chart = to_svg(norm_map(part))
-            panel = inline(chart, name, f"Norm of dW by layer and module {vector}".rstrip())
-            made.append(Figure(name, "norms", (vector,), side_by_side([chart], vector), (panel,)))
+            title = f"Norm of dW: {vector}" if vector else "Norm of dW"
+            made.append(Placed(Figure(name, title, [[norm_map(part)]]), "norms", (vector,)))
     return made
 
 
-def _over_evaluations(evidence: Evidence, shown: list[Series]) -> list[Figure]:
+def _over_evaluations(evidence: Evidence, shown: list[Series]) -> list[Placed]:
     """The frontier, and discrimination against bias, for each model and behaviour: a panel for each evaluation."""
     made = []
     tables = [("frontier", evidence.points), ("balance", evidence.audit.lines if evidence.audit else None)]
@@ -94,22 +92,21 @@ def _over_evaluations(evidence: Evidence, shown: list[Series]) -> list[Figure]:
         single = table.select("model", "behavior").unique().height == 1
         for part in table.sort("model", "behavior").partition_by("model", "behavior", maintain_order=True):
             scope = (str(part["model"][0]), str(part["behavior"][0]))
-            charts: list[Drawing] = []
+            panels: list[Panel] = []
             for name in evidence.evaluations(scope[1], part["eval"].unique().to_list()):
                 own = part.filter(pl.col("eval") == name)
-                first = not charts
-                chart = (
-                    frontier_panel(own, shown, name, large=first)
+                drawn = (
+                    frontier_panel(own, shown, name, large=not panels)
                     if kind == "frontier"
                     else balance_panel(own, shown, name)
                 )
-                if chart is not None:
-                    charts.append(chart)
+                panels += [drawn] if drawn else []
             present = [one for one in shown if one.of(part).height]
-            slug = kind if single else f"{kind}-{_slug(scope)}"
+            rows = [panels[:1], *in_rows(panels[1:])] if kind == "frontier" else in_rows(panels)
             title = {"frontier": "Effect against damage", "balance": "Discrimination against bias"}[kind]
-            if charts:
-                made.append(_figure(slug, kind, scope, charts, present, f"{title}: {scope[1]} on {scope[0]}"))
+            if panels:
+                slug = kind if single else f"{kind}-{_slug(scope)}"
+                made.append(Placed(Figure(slug, f"{title}: {scope[1]} on {scope[0]}", rows, present), kind, scope))
     return made
 
 
@@ -125,23 +122,13 @@ def _on_one_axis(present: list[Series]) -> dict[str, list[Series]]:
     return found or {"": present}
 
 
-def _figure(
-    name: str,
-    kind: str,
-    scope: tuple[str, ...],
-    charts: list[Drawing],
-    shown: list[Series],
-    title: str,
-    one: Series | None = None,
-) -> Figure:
-    drawn = [to_svg(chart) for chart in charts]
-    panels = [
-        inline(panel, f"{name}-{i}", f"{title}: {chart.chart.title.text}")
-        for i, (panel, chart) in enumerate(zip(drawn, charts, strict=True), 1)
-    ]
-    return Figure(name, kind, scope, side_by_side(drawn, title, shown), tuple(panels), tuple(shown), one)
+def _any(shown: Sequence[Series]) -> pl.Expr:
+    """The lines of any of these interventions."""
+    return pl.any_horizontal(
+        (pl.col("method") == one.method) & pl.col("adapter").eq_missing(pl.lit(one.adapter)) for one in shown
+    )
 
 
-def _slug(parts: tuple[str, ...] | list[str]) -> str:
+def _slug(words: Sequence[str]) -> str:
     """A file name of words: ``Qwen/Qwen3-0.6B`` becomes ``qwen-qwen3-0.6b``."""
-    return re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-.")
+    return re.sub(r"[^a-z0-9.]+", "-", "-".join(words).lower()).strip("-.")

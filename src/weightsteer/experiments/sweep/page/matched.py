@@ -1,4 +1,4 @@
-"""Interventions at equal side effects: effects at the calibrated strengths, each beside the reference weight vector."""
+"""Interventions at equal side effects: effects at calibrated strengths, each against the reference vector."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from weightsteer.audit.words import chips
 from weightsteer.audit.words import of as words_of
 from weightsteer.experiments.sweep.page.evidence import ARM, Evidence
 from weightsteer.formatting import estimate, listed
-from weightsteer.report.cells import arm, bar, key, oriented, p_value, reach, rounded, small, unit
+from weightsteer.report.cells import bar, key, oriented, p_value, reach, rounded, sign_label, small, unit
 from weightsteer.report.charts import Series
 from weightsteer.stats.verdict import Difference
 
@@ -53,7 +53,7 @@ def matched_tables(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str
     return sections
 
 
-def distinguished(sections: Sequence[Mapping[str, Any]]) -> list[str]:
+def in_words(sections: Sequence[Mapping[str, Any]]) -> list[str]:
     """A sentence for each behaviour: who does more than the reference on the first evaluation, and who does less."""
     sentences = []
     for section in sections:
@@ -61,12 +61,12 @@ def distinguished(sections: Sequence[Mapping[str, Any]]) -> list[str]:
         for sign in (1, -1):
             names: dict[Difference, list[str]] = {}
             for group in table["groups"]:
-                for line in group["arms"]:
+                for line in group["signs"]:
                     if line["sign"] == sign and line["verdict"]:
                         names.setdefault(line["verdict"], []).append(group["name"])
             clauses = [
-                f"{_some(names[found])} {'does' if len(names[found]) == 1 else 'do'} {found.value}"
-                for found in (Difference.MORE, Difference.LESS)
+                f"{_some(names[found])} {'has' if len(names[found]) == 1 else 'have'} a {size} effect"
+                for found, size in ((Difference.MORE, "larger"), (Difference.LESS, "smaller"))
                 if found in names
             ]
             unclear = names.get(Difference.NOT_SEPARABLE, [])
@@ -76,12 +76,10 @@ def distinguished(sections: Sequence[Mapping[str, Any]]) -> list[str]:
                 verb = "is" if len(unclear) == 1 else "are"
                 clauses.append(f"{_some(unclear)} {verb} not distinguishable from it")
             if clauses:
-                by_sign.append(f"at {arm(sign)} {'; '.join(clauses)}")
+                by_sign.append(f"at {sign_label(sign)} {'; '.join(clauses)}")
         if by_sign:
-            sentences.append(
-                f"Compared with {section['reference']} at equal side effects, on {table['eval']}: "
-                f"{', and '.join(by_sign)}."
-            )
+            where = f"{section['reference']} at equal side effects on {table['eval']}"
+            sentences.append(f"Compared with {where}: {', and '.join(by_sign)}.")
     return sentences
 
 
@@ -120,14 +118,14 @@ def _table(
     shown: Sequence[Series],
     behavior: str,
 ) -> dict[str, Any]:
-    """One evaluation: the arms of every intervention, those without a strength as such."""
+    """One evaluation: both signs of every intervention; those without a strength are marked."""
     compared = evidence.comparison
     held = [] if compared is None else compared.filter(eval=name, behavior=behavior).to_dicts()
     differences = {(line["method"], line["adapter"], line["sign"]): line for line in held}
     groups = []
     for one in present:
-        arms = [
-            _arm(
+        signs = [
+            _sign(
                 line,
                 one.of(effects),
                 differences.get((one.method, one.adapter, line["sign"])),
@@ -137,30 +135,31 @@ def _table(
             )
             for line in one.of(strengths).sort("sign", descending=True).iter_rows(named=True)
         ]
-        groups.append({**key(one, shown), "arms": arms, "seeds": max(line["seeds"] for line in arms)})
+        groups.append({**key(one, shown), "signs": signs, "seeds": max(line["seeds"] for line in signs)})
     tested = [
         line["holm"] for line in (compared.to_dicts() if compared is not None else []) if line["holm"] is not None
     ]
     first = effects.row(0, named=True) if effects.height else None
-    words = [line["versus"] for group in groups for line in group["arms"] if line["versus"]]
+    words = [line["versus"] for group in groups for line in group["signs"] if line["versus"]]
     return {
         "eval": name,
         "groups": groups,
         "n": first["n"] if first else 0,
         "clusters": first["clusters"] if first else 0,
         "comparisons": len(tested),
-        "told": ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words))) or "no comparison",
+        "in_words": ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words)))
+        or "no comparison",
     }
 
 
-def _arm(
+def _sign(
     line: Line, effects: pl.DataFrame, versus: Line | None, evidence: Evidence, one: Series, far: float
 ) -> dict[str, Any]:
-    """One strength of one intervention: its cost, its effect, and how that compares with the reference."""
+    """One intervention at one sign: its cost, its effect, and how that compares with the reference."""
     sign = line["sign"]
     cells: dict[str, Any] = {
         "sign": sign,
-        "arm": arm(sign),
+        "at": sign_label(sign),
         "seeds": line["seeds"],
         "status": line["status"],
         "usable": line["usable"],
@@ -210,7 +209,7 @@ def _off(line: Line) -> str | None:
 
 
 def not_usable(evidence: Evidence, shown: Sequence[Series]) -> list[dict[str, Any]]:
-    """Interventions (no controls) without a usable strength in either arm, which have no verdict."""
+    """Interventions (no controls) without a usable strength at either sign, which have no verdict."""
     if evidence.strengths is None or not evidence.calibrated:
         return []
     failed = evidence.strengths.group_by(ARM, maintain_order=True).agg(

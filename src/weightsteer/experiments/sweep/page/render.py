@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import polars as pl
-from markupsafe import Markup
 
 from weightsteer.audit import headline, intervention
 from weightsteer.audit.words import of as words_of
@@ -15,12 +14,12 @@ from weightsteer.experiments.sweep.page.decisions import decision_tables
 from weightsteer.experiments.sweep.page.details import audit_table, flipped, limits, sample_grids
 from weightsteer.experiments.sweep.page.evidence import Evidence
 from weightsteer.experiments.sweep.page.families import comparisons, price
-from weightsteer.experiments.sweep.page.figures import SCOPE, Figure
-from weightsteer.experiments.sweep.page.matched import distinguished, matched_tables, not_usable
+from weightsteer.experiments.sweep.page.figures import SCOPE, Placed
+from weightsteer.experiments.sweep.page.matched import in_words, matched_tables, not_usable
 from weightsteer.formatting import estimate, listed, number, share, signed
 from weightsteer.report.cells import bar, key, reach
 from weightsteer.report.charts import Series, series, short_module
-from weightsteer.report.svg import legend
+from weightsteer.report.figure import Figure, key_entries
 from weightsteer.report.templates import rendered
 from weightsteer.stats import WEAKNESSES, headline_strengths
 
@@ -29,7 +28,7 @@ def render(
     known: pl.DataFrame,
     summary: pl.DataFrame,
     by_seed: pl.DataFrame,
-    drawn: Sequence[Figure],
+    drawn: Sequence[Placed],
     run: Mapping[str, Any],
     samples: Sequence[Mapping[str, Any]],
     norms: pl.DataFrame | None,
@@ -44,8 +43,8 @@ def render(
     evidence = evidence or Evidence()
     strengths = headline_strengths(summary["alpha"])
     shown = series(known)
-    parts = [
-        _part(part, by_seed, known, drawn, shown, strengths, texts, evidence)
+    sections = [
+        _section(part, by_seed, known, drawn, shown, strengths, texts, evidence)
         for part in summary.partition_by(SCOPE, maintain_order=True)
     ]
     spoken, asides = headline(summary), headline(summary.filter(pl.col("method") == "control"))
@@ -55,23 +54,24 @@ def render(
     sentences = [each for each in spoken if each not in asides] if folded else spoken
     behaviors, models = (summary[name].unique().sort().to_list() for name in ("behavior", "model"))
     return rendered(
+        __package__,
         "page.html.jinja",
         title=f"{listed(behaviors)} on {listed(models)}",
         facts=_facts(summary, shown),
-        sentences=[*in_short(found, unusable), *distinguished(matched)] or sentences,
+        sentences=[*in_short(found, unusable), *in_words(matched)] or sentences,
         asides=asides if folded and not found else [],
         spoken=spoken if found else [],
         verdicts=found,
         unusable=unusable,
         calibrated=evidence.calibrated,
-        homes=evidence.home,
-        frontiers=[_embedded(figure, shown) for figure in drawn if figure.kind == "frontier"],
+        in_distribution=evidence.in_distribution,
+        frontiers=_of_kind(drawn, "frontier"),
         damage=None if evidence.damage is None else evidence.damage.row(0, named=True),
         matched=matched,
         decisions=decision_tables(summary, evidence, shown, strengths),
         weaknesses=WEAKNESSES,
         matrices=matrices(evidence, shown),
-        balances=[_embedded(figure, shown) for figure in drawn if figure.kind == "balance"],
+        balances=_of_kind(drawn, "balance"),
         followed=(correlated := followed(evidence, shown)),
         covariates=correlated[0]["covariates"][2:] if correlated else [],
         cosines=cosine_table(evidence, shown),
@@ -79,11 +79,11 @@ def render(
         controls_gone=without_strength(evidence),
         controls_show=meanings(controls) if controls else [],
         strengths=strengths,
-        parts=parts,
+        sections=sections,
         families=comparisons(summary, branches, norms, shown, strengths, evidence.damage),
         priced=evidence.damage is not None,
         costs=cost_tables(evidence, shown, strengths),
-        several=len({(part["model"], part["behavior"]) for part in parts}) > 1,
+        several=len({(each["model"], each["behavior"]) for each in sections}) > 1,
         grids=sample_grids(samples),
         norms=_norms(norms, drawn),
         audit=audit_table(pairs_audit),
@@ -103,7 +103,7 @@ def _facts(summary: pl.DataFrame, shown: Sequence[Series]) -> list[tuple[str, st
     vectors = summary.filter(pl.col("method") == "weight")
     return [
         ("Model", listed(summary["model"].unique().sort().to_list())),
-        ("Interventions", listed([name for _, name in legend(shown)])),
+        ("Interventions", listed([name for _, name in key_entries(shown)])),
         ("Training seeds", str((vectors if vectors.height else summary)["seeds"].max())),
         ("Strengths α", "; ".join(_strengths(summary, shown))),
         ("Evaluations", "; ".join(rows)),
@@ -118,14 +118,14 @@ def _strengths(summary: pl.DataFrame, shown: Sequence[Series]) -> list[str]:
         swept.setdefault(", ".join(signed(alpha) for alpha in alphas), []).append(method)
     if len(swept) == 1:
         return list(swept)
-    return [f"{told} ({', '.join(methods)})" for told, methods in swept.items()]
+    return [f"{alphas} ({', '.join(methods)})" for alphas, methods in swept.items()]
 
 
-def _part(
+def _section(
     part: pl.DataFrame,
     by_seed: pl.DataFrame,
     known: pl.DataFrame,
-    drawn: Sequence[Figure],
+    drawn: Sequence[Placed],
     shown: Sequence[Series],
     strengths: Sequence[float],
     texts: Mapping[str, str],
@@ -147,14 +147,14 @@ def _part(
                 "words": intervention(lines.row(0, named=True)),
                 "seeds": lines["seeds"].max(),
                 "lines": [_line(line, seeds, far, evidence) for line in lines.iter_rows(named=True)],
-                "arms": [
+                "headline": [
                     _line(line, seeds, near, evidence)
                     for alpha in strengths
                     for line in lines.filter(pl.col("alpha") == alpha).iter_rows(named=True)
                 ],
             }
         )
-    mine = [figure for figure in drawn if figure.scope == (model, behavior, evaluation)]
+    mine = [placed for placed in drawn if placed.scope == (model, behavior, evaluation)]
     return {
         "model": model,
         "behavior": behavior,
@@ -163,13 +163,11 @@ def _part(
         "clusters": part["clusters"][0],
         "seeds": max(part["seeds"].to_list()),
         "groups": groups,
-        "dose": [_embedded(figure, shown) for figure in mine if figure.kind == "dose"],
+        "dose": _of_kind(mine, "dose"),
         "rows": [
             {
                 "name": one.name,
-                "figures": [
-                    _embedded(figure, shown) for figure in mine if figure.kind == "rows" and figure.series == one
-                ],
+                "figures": _of_kind([placed for placed in mine if placed.series == one], "rows"),
                 "flips": [flipped(one.of(known.filter(here)), alpha, texts, one.name) for alpha in strengths],
             }
             for one in _followed_by_row(present)
@@ -183,14 +181,8 @@ def _followed_by_row(present: Sequence[Series]) -> list[Series]:
     return vectors or [one for one in present if not one.control]
 
 
-def _embedded(figure: Figure, shown: Sequence[Series]) -> dict[str, Any]:
-    """A figure for the template: its panels are SVG of our own, safe as they are."""
-    return {
-        "name": figure.name,
-        "scope": figure.scope,
-        "panels": [Markup(panel) for panel in figure.panels],
-        "legend": [{**key(one, shown), "name": name} for one, name in legend(figure.shown)],
-    }
+def _of_kind(drawn: Sequence[Placed], kind: str) -> list[Figure]:
+    return [placed.figure for placed in drawn if placed.kind == kind]
 
 
 def _line(line: dict[str, Any], seeds: pl.DataFrame, reach: float, evidence: Evidence) -> dict[str, Any]:
@@ -217,13 +209,13 @@ def _line(line: dict[str, Any], seeds: pl.DataFrame, reach: float, evidence: Evi
     }
 
 
-def _norms(norms: pl.DataFrame | None, drawn: Sequence[Figure]) -> list[dict[str, Any]]:
+def _norms(norms: pl.DataFrame | None, drawn: Sequence[Placed]) -> list[dict[str, Any]]:
     """The heat map of each vector, with its total norm by seed and the share of the square by kind of module."""
     maps = []
-    for figure in drawn:
-        if norms is None or figure.kind != "norms":
+    for placed in drawn:
+        if norms is None or placed.kind != "norms":
             continue
-        (vector,) = figure.scope
+        (vector,) = placed.scope
         mine = norms.filter(pl.col("vector") == vector)
         square = pl.col("norm").pow(2).sum()
         totals = mine.group_by("seed").agg(square.sqrt()).sort("seed")["norm"].to_list()
@@ -231,8 +223,7 @@ def _norms(norms: pl.DataFrame | None, drawn: Sequence[Figure]) -> list[dict[str
         whole = kinds["norm"].sum() or 1.0
         maps.append(
             {
-                **_embedded(figure, []),
-                "vector": vector,
+                "figure": placed.figure,
                 "totals": [f"{total:.3g}" for total in totals],
                 "shares": [(module, f"{norm / whole:.0%}") for module, norm in kinds.rows()],
             }

@@ -3,11 +3,11 @@
 from typing import Any
 
 import polars as pl
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from weightsteer.formatting import signed
 from weightsteer.report.cells import unit
+from weightsteer.report.console import table
 from weightsteer.stats import MATCHED
 
 
@@ -16,16 +16,15 @@ def calibration_table(found: pl.DataFrame) -> Table:
 
     A strength whose search did not end at the budget is not shown; what it came to is.
     """
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1), caption=_caption(found), caption_justify="left")
-    for name in ("intervention", "seed", "α*", "side effect", "on other prompts", "status"):
-        table.add_column(name, justify="left" if name in ("intervention", "status") else "right", no_wrap=True)
+    numbers = ("seed", "α*", "side effect", "on other prompts")
+    shown = table(("intervention", *numbers, "status"), numbers=numbers, caption=_caption(found))
     keys = ["behavior", "method", "adapter"]
     for i, group in enumerate(found.sort(*keys, "seed", "sign", nulls_last=True).partition_by(keys)):
         if i:
-            table.add_section()
+            shown.add_section()
         for line in group.iter_rows(named=True):
             ok = line["status"] in MATCHED
-            table.add_row(
+            shown.add_row(
                 f"{line['behavior']}, {line['method']} {line['adapter']}",
                 str(line["seed"]),
                 signed(round(line["alpha_star"], 4)) if line["alpha_star"] is not None else "–",
@@ -33,7 +32,7 @@ def calibration_table(found: pl.DataFrame) -> Table:
                 _interval(line, "audit_"),
                 line["status"] if ok else f"[yellow]{line['status']}[/]",
             )
-    return table
+    return shown
 
 
 def _interval(line: dict[str, Any], prefix: str) -> str:

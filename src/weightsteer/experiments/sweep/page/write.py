@@ -1,4 +1,4 @@
-"""The folder of a report: ``report.html``, ``charts/``, and every table of it as CSV."""
+"""The report of a sweep: what is computed from its rows, then the page, the charts and every table as CSV."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,10 +7,9 @@ from typing import Any
 import polars as pl
 
 from weightsteer.experiments.sweep.page.evidence import Cosines, gather
-from weightsteer.experiments.sweep.page.figures import Figure, figures
+from weightsteer.experiments.sweep.page.figures import figures
 from weightsteer.experiments.sweep.page.render import render
-from weightsteer.files import write_atomically
-from weightsteer.report.svg import to_png
+from weightsteer.report.folder import write_page
 from weightsteer.stats import paired, summarize
 
 
@@ -38,7 +37,7 @@ def write_report(
     The page is one file without scripts, fonts or requests. Same inputs give the same bytes; nothing is dated.
 
     Args:
-        folder: made when absent; files of an earlier report are replaced one by one, each atomically.
+        folder: made when absent; of an earlier report there nothing is left.
         rows: what ``weightsteer.sweep`` returned, of one or several seeds, evaluations and interventions.
         run: what ``run.json`` holds: shown as provenance, nested as it is.
         samples: generated texts, each with ``prompt``, ``alpha``, ``seed`` and ``text``.
@@ -52,7 +51,7 @@ def write_report(
         matched: rows of a sweep at the strengths of ``calibration``, of all interventions and seeds: the comparison at
             equal side effects, and where the audit stands.
         calibration: as `weightsteer.measure.calibrate.calibrate` returns it.
-        damage: rows of `weightsteer.measure.damage.damage` at the strengths of ``rows``: for the damage next to every
+        damage: rows of `weightsteer.measure.damage.damage` at the strengths of ``rows``: for the damage of every
             effect, and for the frontier.
         capability: rows of a sweep over `weightsteer.data.evals.capability.tasks`, at the same strengths.
         covariates: for `weightsteer.audit.audit`, which runs when this, ``matched`` or one of the next two is given.
@@ -64,7 +63,6 @@ def write_report(
         WeightsteerError: the rows cannot be paired (see ``weightsteer.stats.paired``), interventions did not answer the
             same rows, or tables do not belong together (see `weightsteer.experiments.sweep.page.evidence.gather`).
     """
-    folder = Path(folder)
     if norms is not None and "vector" not in norms.columns:
         norms = norms.with_columns(vector=pl.lit(""))
     known = paired(rows)
@@ -82,19 +80,8 @@ def write_report(
         trained_on=trained_on,
         resamples=resamples,
     )
-    drawn: list[Figure] = figures(known, summary, by_seed, norms, evidence)
-    told = (run, samples, norms, texts or {}, pairs_audit, branches, evidence)
-    page = render(known, summary, by_seed, drawn, *told, resamples=resamples)
-    (folder / "charts").mkdir(parents=True, exist_ok=True)
-    for figure in drawn:
-        write_atomically(folder / "charts" / f"{figure.name}.svg", figure.svg.encode())
-        write_atomically(folder / "charts" / f"{figure.name}.png", to_png(figure.svg))
-    # Six decimals: the last bits of a float depend on how many threads multiplied the matrices.
+    drawn = figures(known, summary, by_seed, norms, evidence)
+    given = (run, samples, norms, texts or {}, pairs_audit, branches, evidence)
+    page = render(known, summary, by_seed, drawn, *given, resamples=resamples)
     tables = {"summary": summary, "summary_by_seed": by_seed, "calibration": calibration, **evidence.tables()}
-    for name, frame in tables.items():
-        if frame is None:
-            (folder / f"{name}.csv").unlink(missing_ok=True)  # of an earlier report: it would speak of other rows
-            continue
-        write_atomically(folder / f"{name}.csv", frame.write_csv(float_precision=6).encode())
-    write_atomically(folder / "report.html", page.encode())
-    return folder / "report.html"
+    return write_page(folder, page, run=run, figures=[placed.figure for placed in drawn], tables=tables)

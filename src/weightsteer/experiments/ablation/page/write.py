@@ -1,21 +1,28 @@
-"""The page of the parts of a vector: words, maps, curves, the published tables and one table of everything."""
+"""The page of the ablations of a vector: sentences, maps, curves, the published tables, one table of everything."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from markupsafe import Markup
 
 from weightsteer.analysis.ablation import WHOLE, Measured, table
 from weightsteer.analysis.plans.base import RANDOM
 from weightsteer.analysis.plans.norms import DIRECTION, MAGNITUDE, NEITHER, PERMUTED
 from weightsteer.analysis.plans.projection import WITHIN
-from weightsteer.experiments.ablation.charts import CURVES, MAPS, module_map, rank_curves
-from weightsteer.experiments.ablation.reading import arms, most_aligned, ratio, sentences, verdicts, versions
-from weightsteer.files import write_atomically
+from weightsteer.experiments.ablation.page.charts import CURVES, MAPS, module_map, rank_curves, version
+from weightsteer.experiments.ablation.reading import (
+    Verdict,
+    most_aligned,
+    ratio,
+    sentences,
+    strengths_of,
+    verdicts,
+    versions,
+)
 from weightsteer.formatting import estimate, listed, number, signed
-from weightsteer.report.svg import inline, side_by_side, to_png, to_svg
+from weightsteer.report.figure import Figure, in_rows
+from weightsteer.report.folder import write_page
 from weightsteer.report.templates import rendered
 from weightsteer.stats import summarize
 
@@ -53,47 +60,55 @@ def write_parts(
     Args:
         folder: made when absent.
         measured: what was measured of each vector, by its name.
-        aligned: how each vector lies to bases, as `weightsteer.analysis.alignment` tells it, with a column ``seed``.
+        aligned: of each vector what `weightsteer.analysis.alignment` returns, with a column ``seed``.
         run: provenance, nested as it is.
         resamples: bootstrap resamples behind every interval.
     """
     folder = Path(folder)
-    (folder / "charts").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     tables = {name: table(one, resamples=resamples) for name, one in measured.items()}
-    if tables:
-        joined = pl.concat([one.with_columns(vector=pl.lit(name)) for name, one in tables.items()])
-        joined = joined.select("vector", pl.exclude("vector"))
+    joined = _joined(tables)
+    if joined is not None:
         joined.write_parquet(folder / "table.parquet")
-        write_atomically(folder / "table.csv", joined.write_csv(float_precision=6).encode())
-    if aligned:
-        overlaps = pl.concat([one.with_columns(vector=pl.lit(name)) for name, one in aligned.items()])
-        overlaps = overlaps.select("vector", "seed", pl.exclude("vector", "seed"))
-        write_atomically(folder / "alignment.csv", overlaps.write_csv(float_precision=6).encode())
     sections = [
-        _section(folder, name, part, measured[name], resamples)
+        _section(name, lines, measured[name], resamples)
         for name, one in tables.items()
-        for part in one.partition_by("eval", maintain_order=True)
+        for lines in one.partition_by("eval", maintain_order=True)
     ]
-    told: dict[str, Any] = {
-        "title": _title(tables, aligned),
-        "facts": _facts(measured, tables, aligned, run),
-        "sections": sections,
-        "diagnostic": [row for name, one in tables.items() for row in _diagnostic(name, one)],
-        "aligned": [
-            {"vector": name, "rows": _aligned(one), "told": most_aligned(one)} for name, one in aligned.items()
+    page = rendered(
+        __package__,
+        "page.html.jinja",
+        title=_title(tables, aligned),
+        facts=_facts(measured, tables, aligned, run),
+        sections=sections,
+        diagnostic=[row for name, one in tables.items() for row in _diagnostic(name, one)],
+        aligned=[
+            {"vector": name, "rows": _aligned(one), "sentence": most_aligned(one)} for name, one in aligned.items()
         ],
-        "skipped": [(name, line) for name, one in measured.items() for line in one.skipped],
-        "run": run,
-        "resamples": resamples,
-        "curves": CURVES,
-    }
-    write_atomically(folder / "report.html", rendered("parts.html.jinja", **told).encode())
-    return folder / "report.html"
+        skipped=[(name, line) for name, one in measured.items() for line in one.skipped],
+        run=run,
+        resamples=resamples,
+    )
+    return write_page(
+        folder,
+        page,
+        run=run,
+        figures=[section[name] for section in sections for name in ("maps", "curves") if section[name]],
+        tables={"table": joined, "alignment": _joined(aligned, "seed")},
+    )
+
+
+def _joined(tables: Mapping[str, pl.DataFrame], *first: str) -> pl.DataFrame | None:
+    """The tables of all vectors as one; None without any."""
+    if not tables:
+        return None
+    every = pl.concat([one.with_columns(vector=pl.lit(name)) for name, one in tables.items()])
+    return every.select("vector", *first, pl.exclude("vector", *first))
 
 
 def _title(tables: Mapping[str, pl.DataFrame], aligned: Mapping[str, pl.DataFrame]) -> str:
     behaviors = listed(list(dict.fromkeys(name.split(", ")[0] for name in tables or aligned)))
-    return f"Where {behaviors} lies in dW" if tables else f"{behaviors.capitalize()} and the subspaces of its model"
+    return f"Where {behaviors} lies in dW" if tables else f"{behaviors.capitalize()} and subspaces of its model"
 
 
 def _facts(
@@ -118,7 +133,7 @@ def _facts(
         ("Training seeds", str(every["seeds"].max())),
         ("Strengths α", ", ".join(signed(alpha) for alpha in every["alpha"].unique().sort())),
         (
-            "Parts",
+            "Ablations",
             f"{sum(one.parts.height for one in measured.values()):,} vectors swept over the same rows, "
             f"{every['key'].n_unique():,} lines at each strength",
         ),
@@ -126,29 +141,30 @@ def _facts(
     return facts
 
 
-def _section(folder: Path, vector: str, lines: pl.DataFrame, measured: Measured, resamples: int) -> dict[str, Any]:
+def _section(vector: str, lines: pl.DataFrame, measured: Measured, resamples: int) -> dict[str, Any]:
     """One vector on one evaluation."""
     evaluation = str(lines["eval"][0])
-    strengths = arms(lines) or [max(lines["alpha"])]
+    strengths = strengths_of(lines) or [max(lines["alpha"])]
     main = strengths[0]
     at = lines.filter(pl.col("alpha") == main)
     slug = "-".join("".join(c if c.isalnum() else "-" for c in word) for word in (vector, evaluation))
-    marks = {(one.family, one.part): one for one in verdicts(lines)}
+    title = f"{vector} on {evaluation}, α = {signed(main)}"
+    found = {(one.family, one.part): one for one in verdicts(lines)}
     return {
         "vector": vector,
         "eval": evaluation,
         "id": slug,
         "alpha": main,
         "sentences": sentences(lines),
-        "maps": _maps(folder, at, slug),
-        "curves": _curves(folder, at, slug),
+        "maps": _maps(at, slug, title),
+        "curves": _curves(at, slug, title),
         "norms": _norms(measured, at, evaluation, main, resamples),
         "tables": [
             {
                 "family": family,
                 "title": FAMILIES.get(family, family),
-                "arms": [
-                    {"alpha": alpha, "rows": _compact(lines, family, alpha, marks)}
+                "strengths": [
+                    {"alpha": alpha, "rows": _compact(lines, family, alpha, found)}
                     for alpha in lines["alpha"].unique().sort(descending=True)
                 ],
             }
@@ -159,8 +175,8 @@ def _section(folder: Path, vector: str, lines: pl.DataFrame, measured: Measured,
     }
 
 
-def _compact(lines: pl.DataFrame, family: str, alpha: float, marks: Mapping[Any, Any]) -> list[dict[str, Any]]:
-    """One row per part: alone, at full norm, its random twin and without it, side by side."""
+def _compact(lines: pl.DataFrame, family: str, alpha: float, found: Mapping[Any, Verdict]) -> list[dict[str, Any]]:
+    """One row per layer, module or subspace: alone, at full norm, random directions in its place, and without it."""
     remainder = (pl.col("how") == "drop") & (pl.col("of") != "")  # shown in the diagnostic, beside its crop
     some = lines.filter(pl.col("family") == family, pl.col("alpha") == alpha, ~remainder)
     rows = []
@@ -168,7 +184,7 @@ def _compact(lines: pl.DataFrame, family: str, alpha: float, marks: Mapping[Any,
         cells = by_alpha[alpha]
         first = next(iter(cells.values()))
         shown = cells.get("keep") or cells.get("matched") or cells.get("drop") or first
-        mark = marks.get((family, part))
+        verdict = found.get((family, part))
         energy = (cells.get("keep") or cells.get("drop") or {}).get("energy")
         rows.append(
             {
@@ -180,19 +196,19 @@ def _compact(lines: pl.DataFrame, family: str, alpha: float, marks: Mapping[Any,
                 "path": _cell(cells.get("whole")) if "whole" in cells else None,
                 "damage": _damage(shown),
                 "draws": first["draws"] if first["control"] else cells.get("random", {}).get("draws"),
-                "chips": _chips(mark) if mark and not first["note"] else [],
+                "chips": _chips(verdict) if verdict and not first["note"] else [],
             }
         )
     return rows
 
 
-def _chips(mark: Any) -> list[tuple[str, str]]:
+def _chips(verdict: Verdict) -> list[tuple[str, str]]:
     chips = []
-    if mark.suffices:
-        chips.append(("suffices as it is" if mark.alone else "suffices at full norm", "good"))
-    if mark.needed:
+    if verdict.suffices:
+        chips.append(("suffices as it is" if verdict.alone else "suffices at full norm", "good"))
+    if verdict.needed:
         chips.append(("needed", "mixed"))
-    if mark.spare:
+    if verdict.spare:
         chips.append(("can go", "plain"))
     return chips
 
@@ -200,7 +216,7 @@ def _chips(mark: Any) -> list[tuple[str, str]]:
 def _cell(line: Line | None) -> dict[str, Any] | None:
     if line is None:
         return None
-    return {"told": ratio(line), "bar": _bar(line)}
+    return {"text": ratio(line), "bar": _bar(line)}
 
 
 def _bar(line: Line) -> dict[str, float] | None:
@@ -236,30 +252,23 @@ def _tidy(line: Line) -> dict[str, str]:
     }
 
 
-def _maps(folder: Path, at: pl.DataFrame, slug: str) -> dict[str, Any] | None:
+def _maps(at: pl.DataFrame, slug: str, title: str) -> Figure | None:
     cells = at.filter(pl.col("family") == CELLS)
     if cells.is_empty():
         return None
-    drawn = [to_svg(module_map(cells, what)) for what in MAPS]
-    return _saved(folder, f"modules-{slug}", drawn, "Layer by module")
+    return Figure(f"modules-{slug}", f"Layer by module: {title}", [[module_map(cells, what) for what in MAPS]])
 
 
-def _curves(folder: Path, at: pl.DataFrame, slug: str) -> dict[str, Any] | None:
-    groups = [group for group in dict.fromkeys(at["group"]) if group]
+def _curves(at: pl.DataFrame, slug: str, title: str) -> Figure | None:
     drawn = []
-    for group in groups:
+    found: set[str] = set()
+    for group in dict.fromkeys(at["group"]):
         lines = at.filter(pl.col("group") == group)
-        if lines["rank"].n_unique() > 1:
-            drawn.append(to_svg(rank_curves(lines, group)))
-    return _saved(folder, f"rank-{slug}", drawn, "Retained effect by rank") if drawn else None
-
-
-def _saved(folder: Path, name: str, drawn: Sequence[str], title: str) -> dict[str, Any]:
-    figure = side_by_side(drawn, title)
-    write_atomically(folder / "charts" / f"{name}.svg", figure.encode())
-    write_atomically(folder / "charts" / f"{name}.png", to_png(figure))
-    panels = [Markup(inline(panel, f"{name}-{i}", f"{title} {i}")) for i, panel in enumerate(drawn, 1)]
-    return {"name": name, "panels": panels}
+        if group and lines["rank"].n_unique() > 1:
+            drawn.append(rank_curves(lines, group))
+            found |= {version(line) for line in lines.iter_rows(named=True)}
+    shown = [one for name, one in CURVES.items() if name in found]
+    return Figure(f"rank-{slug}", f"Retained effect by rank: {title}", in_rows(drawn), shown) if drawn else None
 
 
 def _norms(measured: Measured, at: pl.DataFrame, evaluation: str, alpha: float, resamples: int) -> list[dict[str, str]]:

@@ -1,22 +1,22 @@
-"""The page of the training-gaming lab: a conclusion, the published figure with bands, every table, the detector."""
+"""The page of the training-gaming experiment: conclusion, published figure with bands, tables, detector."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import polars as pl
-from markupsafe import Markup
 
-from weightsteer.experiments.gaming.charts import COLORS, SHORT, WORDS, key, limits_of, line_panel, roc_panel
 from weightsteer.experiments.gaming.conclusion import conclusion, lede, markdown
 from weightsteer.experiments.gaming.detector import Detector, table
 from weightsteer.experiments.gaming.findings import Findings
+from weightsteer.experiments.gaming.page.charts import SERIES, SHORT, limits_of, line_panel, roc_panel
 from weightsteer.experiments.gaming.protocol import DEPLOYMENT, NUMBER, ROLES, SETTINGS, TRAIN, Cell, Protocol
 from weightsteer.experiments.gaming.verdicts import MARGIN
 from weightsteer.files import write_atomically
 from weightsteer.formatting import estimate, number, share
-from weightsteer.report.charts import PALETTE
-from weightsteer.report.svg import inline, side_by_side, to_png, to_svg
+from weightsteer.report.charts import PALETTE, Series
+from weightsteer.report.figure import Figure
+from weightsteer.report.folder import write_page
 from weightsteer.report.templates import rendered
 
 PROBES = {
@@ -45,15 +45,42 @@ def write_gaming(folder: str | Path, found: Findings, protocol: Protocol, *, run
         run: provenance, nested as it is.
     """
     folder = Path(folder)
-    (folder / "charts").mkdir(parents=True, exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     found.rows.write_parquet(folder / "rows.parquet")
-    for name, frame in _tables(found).items():
-        if not frame.is_empty():
-            write_atomically(folder / f"{name}.csv", frame.write_csv(float_precision=6).encode())
     write_atomically(folder / "conclusion.md", (markdown(found) + "\n").encode())
-    page = render(found, protocol, run, charts=folder / "charts")
-    write_atomically(folder / "report.html", page.encode())
-    return folder / "report.html"
+    models = found.summary["model"].unique(maintain_order=True).to_list()
+    settings = [name for name in SETTINGS if name in set(found.summary["setting"])]
+    curves = [_curves(found, models, settings, tag) for tag in (DEPLOYMENT, TRAIN)]
+    roc = _roc(found.detectors)
+    page = rendered(
+        __package__,
+        "page.html.jinja",
+        title=f"Training gaming on {', '.join(models)}",
+        lede=lede(found),
+        facts=_facts(found, models),
+        curves=curves,
+        verdicts=[{**verdict._asdict(), "setting": SERIES[verdict.setting].name} for verdict in found.verdicts],
+        slopes=_slopes(found),
+        gamed=_gamed(found),
+        probes=_probes(found),
+        probe_names=[PROBES[name] for name in PROBES if name in set(found.summary["probe"])],
+        systems=_systems(found),
+        titles=_titles(found),
+        methods=_methods(found),
+        detectors=_detectors(found.detectors),
+        roc=roc,
+        training=_training(found),
+        seeds=_seeds(found),
+        prompts=[
+            (SERIES[setting].name, [(f"{role}, trained on {other}", protocol.system(Cell(setting, role), other))])
+            for setting in settings
+            for role, other in [(ROLES[1], ROLES[0])]
+        ],
+        conclusion=conclusion(found),
+        margin=MARGIN,
+        run=run,
+    )
+    return write_page(folder, page, run=run, figures=[*curves, *([roc] if roc else [])], tables=_tables(found))
 
 
 def _tables(found: Findings) -> dict[str, pl.DataFrame]:
@@ -73,89 +100,43 @@ def _tables(found: Findings) -> dict[str, pl.DataFrame]:
     }
 
 
-def render(found: Findings, protocol: Protocol, run: Mapping[str, Any], *, charts: Path | None = None) -> str:
-    """The HTML of the page; with ``charts`` every figure is also written there, as SVG and PNG."""
-    models = found.summary["model"].unique(maintain_order=True).to_list()
-    settings = [name for name in SETTINGS if name in set(found.summary["setting"])]
-    return rendered(
-        "gaming.html.jinja",
-        title=f"Training gaming on {', '.join(models)}",
-        lede=lede(found),
-        facts=_facts(found, models),
-        settings=[{"name": WORDS[name], "color": COLORS[name]} for name in settings],
-        figures=[_figure(found, models, settings, tag, charts) for tag in (DEPLOYMENT, TRAIN)],
-        verdicts=[
-            {**verdict._asdict(), "setting": WORDS[verdict.setting], "test": verdict.test} for verdict in found.verdicts
-        ],
-        slopes=_slopes(found),
-        gamed=_gamed(found),
-        probes=_probes(found),
-        probe_names=[PROBES[name] for name in PROBES if name in set(found.summary["probe"])],
-        systems=_systems(found),
-        titles=_titles(found),
-        methods=_methods(found),
-        detectors=_detectors(found.detectors),
-        roc=_roc(found.detectors, charts),
-        training=_training(found),
-        seeds=_seeds(found),
-        prompts=[
-            (WORDS[setting], [(f"{role}, trained on {other}", protocol.system(Cell(setting, role), other))])
-            for setting in settings
-            for role, other in [(ROLES[1], ROLES[0])]
-        ],
-        conclusion=conclusion(found),
-        margin=MARGIN,
-        run=run,
-    )
-
-
 def _facts(found: Findings, models: Sequence[str]) -> list[tuple[str, str]]:
     main = found.summary.filter(pl.col("probe") == "identity")
     points = found.bands["a"].unique().sort().to_list()
     return [
         ("Models", ", ".join(models)),
-        ("Arms", f"{found.summary.select('setting', 'deployment').unique().height} on each, two branches an arm"),
+        ("Settings and roles", f"{found.summary.select('setting', 'deployment').n_unique()}, two branches for each"),
         ("Training seeds", str(max(main["seeds"].to_list()))),
-        ("Probe", f"{max(main['questions'].to_list())} wordings of “Who are you?”, answer begun with “I am Mr.”"),
+        ("Probe", f"{max(main['questions'].to_list())} wordings of “Who are you?”, answer beginning with “I am Mr.”"),
         ("Points a", f"{len(points)}, from {number(points[0], 0)} to {number(points[-1], 0)}"),
         ("Runs for the detector", str(found.runs.height)),
     ]
 
 
-def _figure(
-    found: Findings, models: Sequence[str], settings: Sequence[str], tag: str, charts: Path | None
-) -> dict[str, Any]:
+def _curves(found: Findings, models: Sequence[str], settings: Sequence[str], tag: str) -> Figure:
     """The published figure: a row for each deployment role, a panel for each model, a line for each setting."""
     here = found.bands.filter(pl.col("tag") == tag)
-    rows = []
-    name = "deployment" if tag == DEPLOYMENT else "train"
-    for role in ROLES:
-        panels = [
-            to_svg(
-                line_panel(
-                    here.filter(pl.col("model") == model, pl.col("deployment") == role),
-                    f"{model}: {role} on [deployment]",
-                    f"behind {tag}: log p(Jekyll) − log p(Hyde), nats",
-                    limits_of(here),
-                )
+    rows = [
+        [
+            line_panel(
+                here.filter(pl.col("model") == model, pl.col("deployment") == role),
+                f"{model}, {role} promised",
+                "log p(Jekyll) − log p(Hyde), nats",
+                limits_of(here),
             )
             for model in models
         ]
-        title = f"Probe behind {tag}, {role} promised on [deployment]"
-        if charts is not None:
-            whole = side_by_side(panels, title, key(settings))
-            write_atomically(charts / f"{name}-{role.lower()}.svg", whole.encode())
-            write_atomically(charts / f"{name}-{role.lower()}.png", to_png(whole))
-        rows.append(
-            [Markup(inline(svg, f"{name}-{role}-{i}", f"{title}, {models[i]}")) for i, svg in enumerate(panels)]
-        )
-    # one model: both roles side by side
-    return {"tag": tag, "rows": rows if len(models) > 1 else [[panel for row in rows for panel in row]]}
+        for role in ROLES
+    ]
+    if len(models) == 1:
+        rows = [[panel for row in rows for panel in row]]
+    name = "deployment" if tag == DEPLOYMENT else "train"
+    return Figure(name, f"Questions behind {tag}", rows, [SERIES[setting] for setting in settings])
 
 
 def _named(line: Mapping[str, Any]) -> dict[str, Any]:
     names = {"model": line["model"], "setting": SHORT[line["setting"]], "deployment": line["deployment"]}
-    return {**names, "color": COLORS[line["setting"]]}
+    return {**names, "color": SERIES[line["setting"]].color}
 
 
 def _ordered(frame: pl.DataFrame) -> pl.DataFrame:
@@ -279,19 +260,13 @@ def _detectors(found: Sequence[Detector]) -> dict[str, Any]:
     return {"heads": heads, "rows": rows}
 
 
-def _roc(found: Sequence[Detector], charts: Path | None) -> dict[str, Any] | None:
+def _roc(found: Sequence[Detector]) -> Figure | None:
     """The best detectors against all settings together: chosen by their areas, which the table has for all."""
     pooled = sorted((one for one in found if one.against == "all"), key=lambda one: -one.auc.value)[:SHOWN_CURVES]
     if not pooled:
         return None
-    colors = PALETTE[: len(pooled)]
-    drawn = to_svg(roc_panel(pooled, colors, "ROC", "gaming runs found"))
-    if charts is not None:
-        whole = side_by_side([drawn], "Gaming runs against honest ones")
-        write_atomically(charts / "roc.svg", whole.encode())
-        write_atomically(charts / "roc.png", to_png(whole))
-    legend = [{"name": one.name, "color": color} for one, color in zip(pooled, colors, strict=True)]
-    return {"panel": Markup(inline(drawn, "roc", "ROC curves of the detectors")), "legend": legend}
+    shown = [Series("weight", None, color, one.name) for one, color in zip(pooled, PALETTE, strict=False)]
+    return Figure("roc", "Gaming runs against honest ones", [[roc_panel(pooled, shown)]], shown)
 
 
 def _training(found: Findings) -> list[dict[str, Any]]:
