@@ -26,6 +26,7 @@ __all__ = [
     "fit_activation",
     "load_model",
     "prompts_of",
+    "random_null",
     "steer",
     "summarize",
     "sweep",
@@ -47,6 +48,7 @@ _HOME = {
     "fit_activation": "training.activation",
     "load_model": "models",
     "prompts_of": "data.behaviors.prompts",
+    "random_null": "controls.random_null",
     "steer": "steering",
     "summarize": "stats",
     "sweep": "measure",
@@ -69,6 +71,7 @@ def __dir__() -> list[str]:
 if TYPE_CHECKING:
     from weightsteer import audit, controls
     from weightsteer.activation import ActivationVector
+    from weightsteer.controls.random_null import random_null
     from weightsteer.data import evals
     from weightsteer.data.behaviors import Behavior
     from weightsteer.data.behaviors.prompts import prompts_of

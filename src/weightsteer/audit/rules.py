@@ -5,13 +5,14 @@
    and when mass is lost that the base model did not have: a model that spreads over many answers also loses it by
    preferring another one, which says nothing about the format. The others are judged.
 2. What a vector does to an evaluation is tested once for discrimination and once for bias, at both signs together
-   (`weightsteer.audit.signs`). These p values over the judged evaluations of one vector are one family (Benjamini and
-   Hochberg at `LEVEL`): a vector that does nothing is named after something in one case of twenty, however many
-   evaluations there are, and one that acts on all of them need not pay for their number. An effect under `NEGLIGIBLE`
-   is not distinguished from 0 either: with enough rows everything has some effect. The effect at one sign is
-   distinguishable from 0 when that at both signs together is and its own p value is below `LEVEL` too, on the same
-   side. All this is about the training seeds and draws at hand: what a single random draw does is real, and another
-   draw does not do it.
+   (`weightsteer.audit.signs`). The p value is the larger one of two: of the interval over rows and training seeds (does
+   the effect generalise to other rows?), and of the null of random directions, where it is known (does a random vector
+   with the same norms do as much?). These p values over the judged evaluations of one vector are one family (Benjamini
+   and Hochberg at `LEVEL`): a vector that does nothing is named after something in one case of twenty, however many
+   evaluations there are, and one that acts on all of them need not pay for their number. An effect under the smallest
+   effect of interest is not distinguished from 0 either: with enough rows everything has some effect. The effect at one
+   sign is distinguishable from 0 when that at both signs together is and its own p value is below `LEVEL` too, on the
+   same side.
 3. An evaluation shows **yes-bias** when the bias is distinguishable from 0 and the discrimination is not clearly
    larger: its whole interval would have to lie farther from 0 than that of the bias. The burden of proof is on the
    vector, because what raises Yes as much as it shows the behaviour is not that behaviour. Where Yes is not one of the
@@ -35,10 +36,7 @@ from enum import StrEnum
 from typing import Any
 
 from weightsteer.stats.correction import LEVEL
-from weightsteer.stats.verdict import PMASS_GATE, Verdict, farther_from_zero, side_of
-
-NEGLIGIBLE = 0.1
-"""Nats: this much changes the probability of an answer by 2.5 points at most."""
+from weightsteer.stats.verdict import Verdict, farther_from_zero, lost_mass, side_of
 
 COST_RATIO = 1.5
 """A control with a side effect above so many times that of its vector is no match for it."""
@@ -46,10 +44,11 @@ COST_RATIO = 1.5
 STRONG = 0.5
 """A correlation or cosine of this size is named."""
 
-UNJUDGED = (Verdict.UNDEFINED, Verdict.NOT_IDENTIFIABLE, Verdict.NO_INTERVAL, Verdict.FORMAT_DAMAGE)
+UNJUDGED = (Verdict.UNDEFINED, Verdict.NOT_IDENTIFIABLE, Verdict.NO_INTERVAL)
 
 Line = Mapping[str, Any]
-"""A line of ``summarize`` with ``discrimination_adjusted`` and ``bias_adjusted``."""
+"""A line of ``summarize`` with ``discrimination_adjusted``, ``bias_adjusted`` and ``smallest``, the smallest effect of
+interest (nats)."""
 
 
 class Shows(StrEnum):
@@ -78,17 +77,17 @@ class Carries(StrEnum):
 
 def judged(line: Line) -> bool:
     """Whether the effects of a line mean anything."""
-    return Verdict(line["verdict"]) not in UNJUDGED
+    return Verdict(line["verdict"]) not in UNJUDGED and not lost_mass(line)
 
 
 def damaged(line: Line) -> bool:
     """Whether the answer mass is lost that the base model had."""
-    return Verdict(line["verdict"]) is Verdict.FORMAT_DAMAGE and line["pmass"] - line["pmass_change"] >= PMASS_GATE
+    return Verdict(line["verdict"]) is Verdict.FORMAT_DAMAGE
 
 
 def side(line: Line, name: str) -> int:
     """+1 for an effect distinguishable from 0 along the sign of α, −1 for one against it, else 0 (rule 2)."""
-    if not line[f"{name}_adjusted"] < LEVEL or abs(line[name]) < NEGLIGIBLE:
+    if not line[f"{name}_adjusted"] < LEVEL or abs(line[name]) < line["smallest"]:
         return 0
     return 1 if line[name] * line["alpha"] > 0 else -1
 

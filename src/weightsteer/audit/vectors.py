@@ -15,8 +15,10 @@ from weightsteer.audit.transfer import transfer
 from weightsteer.audit.words import followed, matching_controls, shown
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats.correction import benjamini_hochberg
+from weightsteer.stats.null import EFFECTS, at_signs, of_both_signs, of_mean_draws, two_sided
 from weightsteer.stats.strengths import headline_strengths, select
-from weightsteer.stats.table import EFFECTS, summarize
+from weightsteer.stats.table import summarize
+from weightsteer.stats.verdict import SMALLEST
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ def audit(
     trained_on: Mapping[str, str] | None = None,
     covariates: pl.DataFrame | None = None,
     cosines: Mapping[tuple[str, str | None], Mapping[str, float]] | None = None,
+    null: pl.DataFrame | None = None,
+    smallest: float = SMALLEST,
     resamples: int = 10_000,
     seed: int = 0,
 ) -> Audit:
@@ -69,6 +73,8 @@ def audit(
         trained_on: behaviour to the evaluation that asks what it was trained on.
         covariates: numbers per item, see `weightsteer.audit.nuisance.nuisances`.
         cosines: (behavior, adapter) to the cosine of that vector with nuisance vectors, by their names.
+        null: as in ``summarize``: what random directions with the norms of each vector do.
+        smallest: the smallest effect of interest, nats.
 
     Raises:
         WeightsteerError: the rows cannot be paired, or there is no strength other than 0.
@@ -82,8 +88,12 @@ def audit(
     known = owners(rows)
     several = many_draws(chosen.rows, known)
     steady = folded(chosen.rows, several)
-    both = summarize(along(steady), **options).filter(pl.col("alpha") != 0)
-    lines, both = _corrected(_summary(steady, several, means, **options), both)
+    at_sign = None if null is None else of_mean_draws(at_signs(null, chosen.rows), several)
+    at_both = None if at_sign is None else of_both_signs(at_sign)
+    judging = {**options, "smallest": smallest}
+    both = summarize(along(steady), null=at_both, **judging).filter(pl.col("alpha") != 0)
+    lines = _summary(steady, several, means, null=at_sign, **judging)
+    lines, both = _corrected(*(each.with_columns(smallest=pl.lit(smallest)) for each in (lines, both)))
     compared = compare_with_controls(chosen.rows, steady, known, means, **options)
     controls = with_costs(compared, strengths)
     shifts = _adjusted(nuisances(steady, covariates, **options))
@@ -129,7 +139,8 @@ def _summary(steady: pl.DataFrame, several: pl.DataFrame, means: pl.DataFrame, *
 
 
 def _corrected(lines: pl.DataFrame, both: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Arms and what they do together with ``_adjusted`` p values of discrimination and bias (rule 2)."""
+    """Both signs and what they do together with ``_adjusted`` p values of discrimination and bias (rule 2)."""
+    lines, both = _with_p(lines), _with_p(both)
     cell = [*VECTOR, "eval"]
     usable = pl.Series("_judged", [judged(line) for line in lines.iter_rows(named=True)], pl.Boolean)
     whole = lines.with_columns(usable).group_by(cell).agg(pl.col("_judged").all())
@@ -137,7 +148,7 @@ def _corrected(lines: pl.DataFrame, both: pl.DataFrame) -> tuple[pl.DataFrame, p
     parts = []
     for group in both.partition_by(VECTOR, maintain_order=True):
         known = group["_judged"].to_list()
-        p = [value if known[at] else None for name in EFFECTS for at, value in enumerate(group[f"{name}_p"].to_list())]
+        p = [value if known[at] else None for name in EFFECTS for at, value in enumerate(group[f"_{name}_p"].to_list())]
         found = benjamini_hochberg(p)
         halves = found[: group.height], found[group.height :]
         named = zip(EFFECTS, halves, strict=True)
@@ -147,10 +158,29 @@ def _corrected(lines: pl.DataFrame, both: pl.DataFrame) -> tuple[pl.DataFrame, p
     lines = lines.join(gates, on=cell, how="left", nulls_equal=True, maintain_order="left")
     for name in EFFECTS:
         own = (pl.col(name) * pl.col("alpha")).sign() == pl.col(f"_{name}_sign")
-        gate = pl.max_horizontal(f"{name}_adjusted", f"{name}_p")
+        gate = pl.max_horizontal(f"{name}_adjusted", f"_{name}_p")
         adjusted = pl.when(pl.col(f"{name}_adjusted").is_not_null()).then(pl.when(own).then(gate).otherwise(1.0))
         lines = lines.with_columns(adjusted.alias(f"{name}_adjusted"))
-    return lines.drop(f"_{name}_sign" for name in EFFECTS), both
+    made = [f"_{name}_{end}" for name in EFFECTS for end in ("sign", "p")]
+    return lines.drop(made), both.drop(f"_{name}_p" for name in EFFECTS)
+
+
+def _with_p(lines: pl.DataFrame) -> pl.DataFrame:
+    """With the larger p value of each effect, of that over rows and that over random directions."""
+    return lines.with_columns(
+        pl.Series(
+            f"_{name}_p",
+            [
+                p
+                if p is None or line[f"{prefix}z"] is None
+                else max(p, two_sided(line[f"{prefix}z"], line["null_draws"]))
+                for line in lines.iter_rows(named=True)
+                for p in [line[f"{name}_p"]]
+            ],
+            pl.Float64,
+        )
+        for name, prefix in EFFECTS.items()
+    )
 
 
 def _sign(name: str) -> pl.Expr:

@@ -6,9 +6,12 @@ from typing import Literal, NamedTuple
 from weightsteer.audit.rules import STRONG, Carries, Line, Shows, costs_more, side, strong
 from weightsteer.formatting import estimate, listed, number, share, signed
 from weightsteer.stats.compare import METRICS
-from weightsteer.stats.verdict import Difference, Verdict
+from weightsteer.stats.verdict import Difference, Verdict, distinguishable
 
 Tone = Literal["good", "mixed", "bad", "plain"]
+
+OUTSIDE = 1.96
+"""Standard deviations of the null beyond which an effect is one in twenty."""
 
 
 class Words(NamedTuple):
@@ -34,6 +37,7 @@ WORDS: Mapping[Verdict, Words] = {
         "reversed, more yes-bias", "steers {} in the reverse direction, and moves the yes-bias more", "bad"
     ),
     Verdict.YES_BIAS: Words("yes-bias only", "moves only the yes-bias on {}", "mixed"),
+    Verdict.NEGLIGIBLE: Words("negligible", "has a negligible effect on {}", "plain"),
     Verdict.NOT_SEPARABLE: Words("not separable", "has no distinguishable effect on {}", "plain"),
     Verdict.FORMAT_DAMAGE: Words("format damage", "damages the answer format of {}", "bad"),
     Verdict.NOT_IDENTIFIABLE: Words("one label only", "cannot be judged on {} (one label only)", "plain"),
@@ -95,11 +99,12 @@ def explained(line: Line) -> str:
     if found is Verdict.FORMAT_DAMAGE:
         return f"{words}: pmass {share(line, 'pmass')}; {discrimination}"
     if found is Verdict.YES_BIAS:
-        return f"{words}: {bias}; {discrimination}"
+        return f"{words}: {bias}{_in_sd(line, 'bias_')}; {discrimination}"
     if found is Verdict.NOT_SEPARABLE:
-        return f"{words}: {discrimination}; effects under {line['mde']:.2f} nats would go unseen ({_units(line)})"
-    biased = line["bias_low"] > 0 or line["bias_high"] < 0
-    return f"{words}: {discrimination}" + (f"; {bias}" if biased else "")
+        unseen = f"effects under {_unseen(line):.2f} nats would go unseen ({_units(line)})"
+        return f"{words}: {discrimination}{_in_sd(line)}; {unseen}"
+    biased = distinguishable(line, "bias")
+    return f"{words}: {discrimination}{_in_sd(line)}" + (f"; {bias}" if biased else "")
 
 
 def difference(line: Line) -> str:
@@ -130,6 +135,18 @@ def chips(line: Line) -> tuple[str, Tone]:
 def named(verdicts: Mapping[Verdict, Sequence[str]]) -> str:
     """``steers a and b and moves only the yes-bias on c``: evaluations by their verdict, as one clause."""
     return listed([WORDS[found].phrase.format(listed(evals)) for found, evals in verdicts.items()])
+
+
+def _in_sd(line: Line, prefix: str = "") -> str:
+    """`` (z 17.6)``: an effect in standard deviations of the null of random directions, where one is known."""
+    z = line.get(f"{prefix}z")
+    return "" if z is None else f" (z {number(z, 1)})"
+
+
+def _unseen(line: Line) -> float:
+    """The smallest discrimination that would be found with 80% power over rows, and at all over random directions."""
+    sd = line.get("null_sd")
+    return float(line["mde"] if sd is None else max(line["mde"], OUTSIDE * sd))
 
 
 def _units(line: Line) -> str:

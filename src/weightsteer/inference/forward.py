@@ -60,7 +60,8 @@ def logits_at(model: PreTrainedModel, positions: Positions, *, narrow: bool = Fa
 
     Args:
         narrow: in the last layer, compute queries, the attention's output projection and the MLP at these positions
-            only, since nothing else depends on them. ``positions`` must then be those of each row.
+            only, since nothing else depends on them. ``positions`` must then be those of each row. Without effect where
+            gradients are recorded.
 
     Returns:
         Logits (…, vocabulary) in the shape of the positions.
@@ -85,7 +86,8 @@ def reading(model: PreTrainedModel, positions: Positions, *, narrow: bool = Fals
         return positions.put_back(output, *shape[0])
 
     with claimed(model) as claim, ExitStack() as stack:
-        for module in _position_wise(model) if narrow else ():
+        # padded positions repeat the last one, and in a backward pass each repetition would get its whole gradient
+        for module in _position_wise(model) if narrow and not torch.is_grad_enabled() else ():
             stack.callback(module.register_forward_pre_hook(pick).remove)
             stack.callback(module.register_forward_hook(put).remove)
         stack.callback(model.get_output_embeddings().register_forward_pre_hook(pick).remove)

@@ -65,6 +65,10 @@ class Experiment(ABC):
     def page(self) -> Step:
         """The last stage: the report over all units."""
 
+    def last(self) -> Unit:
+        """What is made after all units, with the page at the end."""
+        return Unit("all seeds", (self.page(),), all(unit.detailed for unit in self.units()))
+
 
 def run(experiment: Experiment, out: Path, executor: Executor | None = None) -> Artifact:
     """Make everything of an experiment that is not finished, and return the artifact of its page.
@@ -92,8 +96,7 @@ def run(experiment: Experiment, out: Path, executor: Executor | None = None) -> 
         executor.run(partial(_work, out), missing)
     for unit in units:
         make_unit(runner, unit)
-    page = experiment.page()
-    return make_step(runner, page, Unit("all seeds", (page,), units[0].detailed if units else True))
+    return make_unit(runner, experiment.last())[-1]
 
 
 def make_unit(runner: Runner, unit: Unit) -> list[Artifact]:

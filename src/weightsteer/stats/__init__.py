@@ -9,6 +9,7 @@ from weightsteer.stats.compare import compare
 from weightsteer.stats.correction import LEVEL, benjamini_hochberg, holm
 from weightsteer.stats.frontier import at_equal_damage, frontier
 from weightsteer.stats.informedness import WEAKNESSES, one_sign, reading, surgical_informedness
+from weightsteer.stats.null import null_of_draws
 from weightsteer.stats.pairing import GROUP, REQUIRED, changed_side, flips, paired
 from weightsteer.stats.rates import wilson
 from weightsteer.stats.strengths import MATCHED, Selection, headline_strengths, select
@@ -29,6 +30,7 @@ __all__ = [
     "frontier",
     "headline_strengths",
     "holm",
+    "null_of_draws",
     "one_sign",
     "paired",
     "reading",

@@ -24,18 +24,26 @@ from weightsteer.stats.bootstrap import detectable as detectable_effect
 from weightsteer.stats.effects import resampled
 from weightsteer.stats.grid import Grid
 from weightsteer.stats.informedness import of_yes_bias
+from weightsteer.stats.null import EFFECTS, Null, correct
 from weightsteer.stats.pairing import GROUP, REPEATED, paired
 from weightsteer.stats.rates import wilson
 from weightsteer.stats.spread import Spread
-from weightsteer.stats.verdict import verdict
+from weightsteer.stats.verdict import SMALLEST, verdict
 
 PROBABILITIES = ("auc", "pmass")
-EFFECTS = ("discrimination", "bias")
 RATES = {"fix": "rej", "broke": "cho", "flip": "cho", "counter": "rej"}
 INTERVALS = (*EFFECTS, "along_change", "auc", "pmass", "pmass_change", "si", "si_k1", "si_forward")
 
 
-def summarize(rows: pl.DataFrame, *, by_seed: bool = False, resamples: int = 10_000, seed: int = 0) -> pl.DataFrame:
+def summarize(
+    rows: pl.DataFrame,
+    *,
+    null: pl.DataFrame | None = None,
+    smallest: float = SMALLEST,
+    by_seed: bool = False,
+    resamples: int = 10_000,
+    seed: int = 0,
+) -> pl.DataFrame:
     """One line per (model, behavior, method, adapter, eval, α), with ``by_seed`` one per training seed and draw.
 
     Effects in nats with ``_low`` and ``_high`` at 95%. A null means "does not apply" (one label only: no effect is
@@ -47,11 +55,21 @@ def summarize(rows: pl.DataFrame, *, by_seed: bool = False, resamples: int = 10_
     * ``discrimination_p`` and ``bias_p``, for corrections over many lines (`weightsteer.stats.correction`);
       ``discrimination_seed_min`` and ``_max``, and ``sign_agreement``: the share of seeds with the commoner sign (null
       for one seed); ``mde``: the smallest discrimination found with 80% power;
-    * ``auc`` of log-ratio for label, mean ``pmass`` and its paired change, ``low_pmass`` (share of flagged rows);
+    * ``null_sd``, the standard deviation of the discrimination of a random direction with the same norms, ``z``, the
+      discrimination in units of it, and ``null_p``, corrected over both effects on all evaluations of the intervention;
+      the same for the bias; ``null_draws``: how many draws the null rests on (null: on a gradient);
+    * ``auc`` of log-ratio for label, mean ``pmass``, its paired change and ``base_pmass``, ``low_pmass`` (share of
+      flagged rows);
     * on the line of +α: ``fix`` and ``broke``, with −α swept too ``flip`` and ``counter``, as shares of ``rej`` and
       ``cho`` (counts over all seeds) with Wilson's interval over clusters; ``ties`` (y = 0 at α = 0); ``si`` (k = 2),
       ``si_k1`` and ``si_forward`` (of +α alone, for what has no opposite: one prompt); ``si_yes``: what pure
-      yes-bias would score on these rows. See `weightsteer.stats.informedness`.
+      yes-bias would score on these rows. See `weightsteer.stats.informedness`;
+    * ``verdict``: see `weightsteer.stats.verdict`.
+
+    Args:
+        null: what `weightsteer.random_null` returned, for every intervention and evaluation it is known for. Without it
+            verdicts rest on the intervals over rows alone.
+        smallest: the smallest effect of interest, nats: what is distinguishable and smaller is negligible.
 
     Raises:
         WeightsteerError: see ``paired``.
@@ -59,12 +77,16 @@ def summarize(rows: pl.DataFrame, *, by_seed: bool = False, resamples: int = 10_
     known = paired(rows)
     keys = [*GROUP, *REPEATED] if by_seed else GROUP
     lines: list[dict[str, Any]] = []
-    draws = Bootstrap(resamples, seed)
+    draws, nulls = Bootstrap(resamples, seed), Null(null)
     for part in known.sort(keys, nulls_last=True).partition_by(keys, maintain_order=True):
         names = part.select(keys).row(0, named=True)
+        repeated: dict[float, list[tuple[Any, Any]]] = {}
+        for alpha, *one in part.select("alpha", *REPEATED).unique(maintain_order=True).iter_rows():
+            repeated.setdefault(alpha, []).append((one[0], one[1]))
         for line in _lines(Grid.build(part), draws):
-            line = {**names, **line}
-            lines.append({**line, "verdict": verdict(line)})
+            lines.append({**names, **line, **nulls.columns(names, repeated[line["alpha"]], line)})
+    correct(lines)
+    lines = [{**line, "verdict": verdict(line, smallest)} for line in lines]
     front = ["model", "behavior", "method", "adapter", *(REPEATED if by_seed else []), "alpha", "eval"]
     schema = {name: known.schema[name] for name in [*keys, "alpha"]}
     frame = pl.DataFrame(lines, schema_overrides=schema, infer_schema_length=None)
@@ -132,6 +154,7 @@ def _lines(grid: Grid, draws: Bootstrap) -> Iterator[dict[str, Any]]:
                 units = len(np.unique(grid.cluster[rows_of.any(0)]))
                 line[f"{name}_low"], line[f"{name}_high"] = wilson(line[name], units) if applies[name] else (None, None)
             if name == "pmass":
+                line["base_pmass"] = float(series[0, seeds, zero].mean())
                 line["low_pmass"] = None if grid.low is None else float(grid.low[seeds, k].mean())
             if name == "discrimination":
                 line["discrimination_seed_min"] = float(per_seed[0].min()) if applies[name] else None

@@ -1,4 +1,9 @@
-"""What a line of ``summarize`` or ``compare`` shows: a verdict from intervals, never from points.
+"""What a line of ``summarize`` or ``compare`` shows.
+
+An effect counts when three things hold. Its 95% interval over rows excludes 0: it generalises to other rows of this
+kind. It is outside the null of random directions (`weightsteer.stats.null`, where one is known): a random vector with
+the same norms does not have it. And it is at least the smallest effect of interest: with enough rows everything has
+some effect.
 
 A verdict is a value of an enumeration; what it is called in a table, a sentence or a report is decided there
 (`weightsteer.audit.words`).
@@ -8,8 +13,14 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Any
 
+from weightsteer.stats.correction import LEVEL
+
 PMASS_GATE = 0.9
 """Below this share of probability on the two answers a log-ratio is about a corner of what the model says."""
+
+
+SMALLEST = 0.1
+"""The smallest effect of interest, nats: it changes the probability of an answer by 2.5 points at most."""
 
 
 class Verdict(StrEnum):
@@ -17,13 +28,16 @@ class Verdict(StrEnum):
 
     Attributes:
         BASE: α = 0, to which everything is compared.
-        STEERS: the interval of the discrimination excludes 0 on the side of α.
-        STEERS_WITH_MORE_BIAS: so it does, but the whole interval of the bias is farther from 0.
-        REVERSED: the interval of the discrimination excludes 0 on the side opposite to α.
-        REVERSED_WITH_MORE_BIAS: so it does, and the whole interval of the bias is farther from 0.
-        YES_BIAS: only the interval of the bias excludes 0.
-        NOT_SEPARABLE: neither interval excludes 0.
-        FORMAT_DAMAGE: the interval of pmass lies below `PMASS_GATE`, and that of its change below 0.
+        STEERS: the discrimination counts, with the sign of α.
+        STEERS_WITH_MORE_BIAS: so it does, but the bias counts too, and its whole interval is farther from 0.
+        REVERSED: the discrimination counts, with the sign opposite to α.
+        REVERSED_WITH_MORE_BIAS: so it does, and the bias counts too, and its whole interval is farther from 0.
+        YES_BIAS: only the bias counts.
+        NEGLIGIBLE: an effect is distinguishable from 0 and from random directions, and none that is has the smallest
+            size of interest.
+        NOT_SEPARABLE: no effect is distinguishable from 0 and from random directions.
+        FORMAT_DAMAGE: the interval of pmass lies below `PMASS_GATE`, that of its change below 0, and the base model
+            answers in this format.
         NOT_IDENTIFIABLE: all rows have one label, so behaviour and yes-bias are one.
         NO_INTERVAL: all rows are one cluster.
         UNDEFINED: some rows are NaN.
@@ -35,6 +49,7 @@ class Verdict(StrEnum):
     REVERSED = "reversed"
     REVERSED_WITH_MORE_BIAS = "reversed_with_more_bias"
     YES_BIAS = "yes_bias"
+    NEGLIGIBLE = "negligible"
     NOT_SEPARABLE = "not_separable"
     FORMAT_DAMAGE = "format_damage"
     NOT_IDENTIFIABLE = "not_identifiable"
@@ -53,7 +68,7 @@ class Difference(StrEnum):
     NOT_COMPARED = "not_compared"
 
 
-def verdict(line: Mapping[str, Any]) -> Verdict:
+def verdict(line: Mapping[str, Any], smallest: float = SMALLEST) -> Verdict:
     """The verdict of one line of ``summarize``, see `Verdict`."""
     if line["alpha"] == 0:
         return Verdict.BASE
@@ -63,16 +78,34 @@ def verdict(line: Mapping[str, Any]) -> Verdict:
         return Verdict.NOT_IDENTIFIABLE
     if line["discrimination_low"] is None:
         return Verdict.NO_INTERVAL
-    if line["pmass_high"] < PMASS_GATE and line["pmass_change_high"] < 0:
+    if lost_mass(line) and answers(line):
         return Verdict.FORMAT_DAMAGE
-    side = side_of(line, "discrimination")
-    biased = side_of(line, "bias") != 0
-    if side == 0:
-        return Verdict.YES_BIAS if biased else Verdict.NOT_SEPARABLE
+    moved, biased = distinguishable(line, "discrimination"), distinguishable(line, "bias")
+    if not (moved or biased):
+        return Verdict.NOT_SEPARABLE
+    biased = biased and abs(line["bias"]) >= smallest
+    if not moved or abs(line["discrimination"]) < smallest:
+        return Verdict.YES_BIAS if biased else Verdict.NEGLIGIBLE
     more_bias = biased and farther_from_zero(line, "bias", "discrimination")
-    if side == (1 if line["alpha"] > 0 else -1):
+    if line["discrimination"] * line["alpha"] > 0:
         return Verdict.STEERS_WITH_MORE_BIAS if more_bias else Verdict.STEERS
     return Verdict.REVERSED_WITH_MORE_BIAS if more_bias else Verdict.REVERSED
+
+
+def lost_mass(line: Mapping[str, Any]) -> bool:
+    """Whether the answer mass is distinguishably below `PMASS_GATE` and below that of the base model."""
+    return bool(line["pmass_high"] < PMASS_GATE and line["pmass_change_high"] < 0)
+
+
+def answers(line: Mapping[str, Any]) -> bool:
+    """Whether the base model answers in the format of the evaluation: its answer mass reaches `PMASS_GATE`."""
+    return bool(line["base_pmass"] >= PMASS_GATE)
+
+
+def distinguishable(line: Mapping[str, Any], effect: str) -> bool:
+    """Whether the interval excludes 0, and the null of random directions, where it is known, is excluded too."""
+    p = line.get("null_p" if effect == "discrimination" else f"{effect}_null_p")
+    return side_of(line, effect) != 0 and (p is None or p < LEVEL)
 
 
 def side_of(line: Mapping[str, Any], name: str) -> int:

@@ -176,7 +176,12 @@ class MeasureConfig(RowsConfig):
 
     alphas: Strengths = Field(default=ALPHAS, description="Strengths; 0 is always among them.")
     limit: Limit = None
-    control: bool = Field(default=True, description="Also sweep controls: at least a random vector of the same norms.")
+    control: bool | None = Field(
+        default=None, description="Also sweep controls: at least a random vector; by default with --compare alone."
+    )
+    smallest: float = Field(
+        default=0.1, ge=0, description="Smallest effect of interest in nats: what is smaller is called negligible."
+    )
     compare: bool = Field(
         default=False, description="Also activation vectors, prompts, all controls, damage, and equal side effects."
     )

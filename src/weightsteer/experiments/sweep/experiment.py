@@ -18,7 +18,7 @@ from weightsteer.experiments.stages.pairs import GivenPairs, Pairs
 from weightsteer.experiments.stages.vector import Vector, VectorFile
 from weightsteer.experiments.sweep.config import GENERAL_SEEDS, POCKET_SEEDS, RunConfig
 from weightsteer.experiments.sweep.entries import ActivationEntries, Entries, PromptEntries, VectorEntries
-from weightsteer.experiments.sweep.measures import Capability, Damage, Samples, Sweep
+from weightsteer.experiments.sweep.measures import Capability, Damage, RandomNull, Samples, Sweep
 from weightsteer.experiments.sweep.report import Report, Result
 from weightsteer.experiments.sweep.side_effects import Calibration, Matched, Strengths
 from weightsteer.experiments.sweep.trained import ACTIVATIONS, CONTROL_PAIRS, Activations, ControlPairs
@@ -96,6 +96,11 @@ class SweepExperiment(Experiment):
             Recipe.load(self.recipe, adapter, **self.changes)
 
     @property
+    def control(self) -> bool:
+        """Whether controls are swept. Without a comparison the null of random directions takes their place."""
+        return self.config.compare if self.config.control is None else self.config.control
+
+    @property
     def seeds(self) -> tuple[int, ...]:
         """The training seeds."""
         return self.config.seeds or (POCKET_SEEDS if self.model.embedded else GENERAL_SEEDS)
@@ -121,13 +126,36 @@ class SweepExperiment(Experiment):
             for family, seed in self._plan()
         ]
 
+    def nulls(self) -> list[Step]:
+        """The null of random directions of all vectors, for each behaviour and evaluation: they share its gradient."""
+        steps = []
+        for behavior in dict.fromkeys(family.behavior for family in self.families):
+            plan = [each for each in self._plan() if each[0].behavior == behavior and each[0].baseline != "prompt"]
+            entries = tuple(self.entries(family, seed) for family, seed in plan)
+            place = (
+                self.joined_home() / safe_name(behavior.name) if len(self.config.behavior) > 1 else self.joined_home()
+            )
+            for name, rows in self.items(behavior).items():
+                steps.append(Step(RandomNull(self.model, entries, rows, name), place / f"null-{safe_name(name)}"))
+        return steps
+
+    def last(self) -> Unit:
+        return Unit("all seeds", (*self.nulls(), self.page()), self.detailed)
+
     def page(self) -> Step:
         results = tuple(self.result(family, seed)[0] for family, seed in self._plan())
         items = {name: stage for family in self.families for name, stage in self.items(family.behavior).items()}
         training = self.config.training.model_copy(update={"recipe": self.recipe})
         config = self.config.model_copy(update={"seeds": self.seeds, "training": training})
         stage = Report(
-            self.model, self.generator, results, items, config.model_dump(mode="json"), self.config.resamples
+            self.model,
+            self.generator,
+            results,
+            tuple(step.stage for step in self.nulls()),
+            items,
+            config.model_dump(mode="json"),
+            self.config.resamples,
+            self.config.smallest,
         )
         # a vector from a file has reports of its own: they replace none of another vector, of other rows or strengths
         name = f"report-{stage.signature[:8]}" if self.vector_file else "report"
@@ -213,8 +241,8 @@ class SweepExperiment(Experiment):
             fitted = Activations(self.model, pairs, family.behavior.name, seed, ACTIVATIONS)
             return ActivationEntries(self.model, fitted, tuple(ACTIVATIONS), self.config.alphas)
         vector, config = self.vector(family, seed), self.config
-        if not (config.compare and config.control):
-            return VectorEntries(self.model, vector, config.alphas, seed, config.control)
+        if not (config.compare and self.control):
+            return VectorEntries(self.model, vector, config.alphas, seed, self.control)
         made = self.vector_file is None
         branches: Mapping[Side, Stage] = self.branches(family, seed) if made else {}
         trained = {kind: of[-1] for kind, of in self.controls(family, seed).items()} if made else {}
@@ -247,7 +275,7 @@ class SweepExperiment(Experiment):
             "branches": tuple(at(each, side) for side, each in self.branches(family, seed).items()),
             "vector": at(self.vector(family, seed), "vector"),
         }
-        if self.config.compare and self.config.control:
+        if self.config.compare and self.control:
             lead = Family(family.behavior, family.lead, family.lead)
             trained = self.controls(family, seed)
             for kind, stages in trained.items():

@@ -38,6 +38,47 @@ class Sweep(Stage):
 
 
 @dataclass(frozen=True)
+class RandomNull(Stage):
+    """``null.parquet``: what random directions with the norms of each vector do to one evaluation.
+
+    One gradient serves all vectors. Where the weights have no gradient of their own, or the rows ask for a thought first, draws are swept in its place.
+    """
+
+    name: ClassVar[str] = "null"
+
+    model: ModelSpec
+    entries: tuple[Entries, ...]
+    items: Stage
+    evaluation: str
+
+    def build(self, work: Path, runner: Runner) -> None:
+        from weightsteer.activation import ActivationVector
+        from weightsteer.controls import draws
+        from weightsteer.controls.random_null import random_null
+        from weightsteer.inference.gradients import NoGradient
+        from weightsteer.stats import summarize
+        from weightsteer.stats.null import null_of_draws
+        from weightsteer.vector import WeightVector
+
+        rows = load_items(runner.make(self.items), self.evaluation)
+        entries = [entry for each in self.entries for entry in each.load(runner)]
+        model, tokenizer = runner.model(self.model)
+        vectors = [entry.intervention for entry in entries]
+        try:
+            asked = [vector for vector in vectors if isinstance(vector, WeightVector | ActivationVector)]
+            found = random_null(model, tokenizer, asked, rows)
+        except NoGradient:
+            made = [
+                Entry(draw, entry.alphas)
+                for entry in entries
+                if isinstance(entry.intervention, WeightVector) and entry.intervention.method == "weight"
+                for draw in draws("random", entry.intervention)
+            ]
+            found = null_of_draws(summarize(scored(self.model, made, rows, runner), by_seed=True, resamples=1))
+        found.write_parquet(work / "null.parquet")
+
+
+@dataclass(frozen=True)
 class Damage(Stage):
     """``damage.parquet``: likelihood of neutral text under every entry, and its distance from the base model."""
 

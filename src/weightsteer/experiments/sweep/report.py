@@ -56,9 +56,11 @@ class Report(Stage):
 
     Attributes:
         generator: the model that wrote the pairs.
+        nulls: of all vectors, one stage for each behaviour and evaluation.
         items: the rows of every evaluation, by its name.
         config: the configuration that repeats the run.
         resamples: of the bootstrap.
+        smallest: the smallest effect of interest, nats.
     """
 
     name: ClassVar[str] = "report"
@@ -66,9 +68,11 @@ class Report(Stage):
     model: ModelSpec
     generator: ModelSpec
     results: tuple[Result, ...]
+    nulls: tuple[Stage, ...]
     items: Mapping[str, Stage]
     config: Mapping[str, Any]
     resamples: int
+    smallest: float
 
     def build(self, work: Path, runner: Runner) -> None:
         from weightsteer.experiments.sweep.page import write_report
@@ -110,6 +114,8 @@ class Report(Stage):
             texts={row["item"]: row["text"] for row in map(json.loads, lines)},
             pairs_audit=self._audits(runner) or None,
             branches=[line for result in results for line in _trained(result, runner)],
+            null=_joined(runner, self.nulls, "null.parquet"),
+            smallest=self.smallest,
             resamples=self.resamples,
             **compared,
         )

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import polars as pl
 
@@ -9,6 +10,7 @@ from weightsteer.audit import Audit, audit
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats import REQUIRED, compare, frontier, select
 from weightsteer.stats.compare import SCHEMA
+from weightsteer.stats.verdict import SMALLEST
 
 ARM = ["model", "behavior", "method", "adapter"]
 FIRST = "lora"
@@ -80,6 +82,8 @@ def gather(
     covariates: pl.DataFrame | None,
     cosines: Cosines | None,
     trained_on: Mapping[str, str] | None,
+    null: pl.DataFrame | None = None,
+    smallest: float = SMALLEST,
     resamples: int,
 ) -> Evidence:
     """All of it from the tables of a run; the arguments are those of ``write_report``.
@@ -108,6 +112,7 @@ def gather(
         points=None if price is None else frontier(summary, price),
         in_distribution=trained_on,
     )
+    judged: dict[str, Any] = {"null": null, "smallest": smallest, "resamples": resamples}
     if matched is not None and calibration is not None and select(matched, calibration).rows.height:
         assert strengths is not None
         reference = _reference(strengths, matched)
@@ -119,14 +124,14 @@ def gather(
                 trained_on=trained_on,
                 covariates=covariates,
                 cosines=cosines,
-                resamples=resamples,
+                **judged,
             ),
             calibrated=True,
             reference=reference,
             comparison=_compared(matched, calibration, reference, resamples),
         )
     if any(given is not None for given in (matched, covariates, cosines, trained_on)):
-        carried = audit(rows, trained_on=trained_on, covariates=covariates, cosines=cosines, resamples=resamples)
+        carried = audit(rows, trained_on=trained_on, covariates=covariates, cosines=cosines, **judged)
         return replace(found, audit=carried)
     return found
 

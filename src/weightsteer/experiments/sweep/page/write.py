@@ -11,6 +11,7 @@ from weightsteer.experiments.sweep.page.figures import figures
 from weightsteer.experiments.sweep.page.render import render
 from weightsteer.report.folder import write_page
 from weightsteer.stats import paired, summarize
+from weightsteer.stats.verdict import SMALLEST
 
 
 def write_report(
@@ -30,6 +31,8 @@ def write_report(
     covariates: pl.DataFrame | None = None,
     cosines: Cosines | None = None,
     trained_on: Mapping[str, str] | None = None,
+    null: pl.DataFrame | None = None,
+    smallest: float = SMALLEST,
     resamples: int = 10_000,
 ) -> Path:
     """Write everything a reader needs about one run, and return the path of its ``report.html``.
@@ -57,6 +60,8 @@ def write_report(
         covariates: for `weightsteer.audit.audit`, which runs when this, ``matched`` or one of the next two is given.
         cosines: for the audit.
         trained_on: for the audit.
+        null: what `weightsteer.random_null` returned for the vectors and evaluations of ``rows``.
+        smallest: the smallest effect of interest, nats.
         resamples: bootstrap resamples behind every interval.
 
     Raises:
@@ -66,8 +71,9 @@ def write_report(
     if norms is not None and "vector" not in norms.columns:
         norms = norms.with_columns(vector=pl.lit(""))
     known = paired(rows)
-    summary = summarize(rows, resamples=resamples)
-    by_seed = summarize(rows, by_seed=True, resamples=resamples)
+    judged: dict[str, Any] = {"null": null, "smallest": smallest, "resamples": resamples}
+    summary = summarize(rows, **judged)
+    by_seed = summarize(rows, by_seed=True, **judged)
     evidence = gather(
         rows,
         summary,
@@ -78,10 +84,11 @@ def write_report(
         covariates=covariates,
         cosines=cosines,
         trained_on=trained_on,
-        resamples=resamples,
+        **judged,
     )
     drawn = figures(known, summary, by_seed, norms, evidence)
     given = (run, samples, norms, texts or {}, pairs_audit, branches, evidence)
     page = render(known, summary, by_seed, drawn, *given, resamples=resamples)
-    tables = {"summary": summary, "summary_by_seed": by_seed, "calibration": calibration, **evidence.tables()}
+    tables = {"summary": summary, "summary_by_seed": by_seed, "null": null, "calibration": calibration}
+    tables |= evidence.tables()
     return write_page(folder, page, run=run, figures=[placed.figure for placed in drawn], tables=tables)
