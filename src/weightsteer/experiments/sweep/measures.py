@@ -41,7 +41,8 @@ class Sweep(Stage):
 class RandomNull(Stage):
     """``null.parquet``: what random directions with the norms of each vector do to one evaluation.
 
-    One gradient serves all vectors. Where the weights have no gradient of their own, or the rows ask for a thought first, draws are swept in its place.
+    One gradient serves all vectors. Where the weights have no gradient of their own, or the rows ask for a thought
+    first, draws are swept in its place.
     """
 
     name: ClassVar[str] = "null"
