@@ -12,11 +12,12 @@ from weightsteer import controls
 from weightsteer.audit import audit, covariates_of, nuisances, transfer
 from weightsteer.audit.cosines import cosines_with
 from weightsteer.audit.draws import UNFOLDED, folded, many_draws, owners
-from weightsteer.audit.rules import NEGLIGIBLE, Shows, carries
+from weightsteer.audit.rules import Shows, carries
 from weightsteer.audit.words import carried
 from weightsteer.data.evals import Item, user_turn
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats import summarize
+from weightsteer.stats.verdict import SMALLEST
 
 QUIET: dict[str, Any] = {"clusters": 30, "noise": 0.1, "between_clusters": 0.1, "between_seeds": 0.02, "base": 1}
 SEEDS = (0, 1, 2)
@@ -99,7 +100,7 @@ def test_mass_that_the_base_never_had_is_no_damage():
         ({"discrimination": 0.5, "bias": 1.0}, "yes_bias"),
         ({"discrimination": 1.0, "bias": 1.0}, "yes_bias"),  # not told apart: the vector has to remove the doubt
         ({"discrimination": -1.0, "bias": 0.3}, "reversed"),
-        ({"discrimination": 0.5 * NEGLIGIBLE}, "nothing"),  # told from 0 by its rows, and still next to nothing
+        ({"discrimination": 0.5 * SMALLEST}, "nothing"),  # told from 0 by its rows, and still next to nothing
     ],
 )
 def test_what_one_evaluation_shows(truth, shown):

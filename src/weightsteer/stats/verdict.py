@@ -87,7 +87,7 @@ def verdict(line: Mapping[str, Any], smallest: float = SMALLEST) -> Verdict:
     if not moved or abs(line["discrimination"]) < smallest:
         return Verdict.YES_BIAS if biased else Verdict.NEGLIGIBLE
     more_bias = biased and farther_from_zero(line, "bias", "discrimination")
-    if line["discrimination"] * line["alpha"] > 0:
+    if side_of(line, "discrimination") == (1 if line["alpha"] > 0 else -1):
         return Verdict.STEERS_WITH_MORE_BIAS if more_bias else Verdict.STEERS
     return Verdict.REVERSED_WITH_MORE_BIAS if more_bias else Verdict.REVERSED
 

@@ -129,7 +129,7 @@ class SweepExperiment(Experiment):
     def nulls(self) -> list[Step]:
         """The null of random directions of all vectors, for each behaviour and evaluation: they share its gradient."""
         steps = []
-        for behavior in dict.fromkeys(family.behavior for family in self.families):
+        for behavior in {family.behavior.name: family.behavior for family in self.families}.values():
             plan = [each for each in self._plan() if each[0].behavior == behavior and each[0].baseline != "prompt"]
             entries = tuple(self.entries(family, seed) for family, seed in plan)
             place = self.joined_home() / (safe_name(behavior.name) if len(self.config.behavior) > 1 else "")
