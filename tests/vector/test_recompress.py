@@ -80,7 +80,7 @@ def test_nothing_is_lost_at_the_true_rank(tmp_path):
         assert lost.total.relative_error < 1e-12
         assert (u - v).norm() < 1e-6 * v.norm()
         assert {u.rank(name) for name in u.names} == {8}
-        assert all(len(u.terms[name].parts) == 1 for name in u.names)
+        assert all(len(u.terms[name].terms) == 1 for name in u.names)
     half, lost = recompress(v, rank=4)
     assert 0.01 < lost.total.energy_lost < 0.5
     assert math.isclose(float((v - half).norm()), lost.total.error, rel_tol=1e-5)
@@ -114,8 +114,8 @@ def test_zero_and_bias_alone_have_no_factors():
     linear = module(NAMES[0], (3, 8))
     bias = term("bias", linear, torch.Generator().manual_seed(0))
     sums, lost = truncated({"zero": Sum((3, 8)), "bias": Sum((3, 8), [(2.0, bias)])}, energy=0.5)
-    assert not sums["zero"].parts
-    ((coefficient, kept),) = sums["bias"].parts
+    assert not sums["zero"].terms
+    ((coefficient, kept),) = sums["bias"].terms
     assert isinstance(kept, Bias)
     assert torch.equal(coefficient * kept.vector, 2 * bias.vector)
     assert lost.total.rank == 0

@@ -68,7 +68,7 @@ def test_factors_keep_their_bits(tmp_path):
     _, v = made(tmp_path)
     loaded = WeightVector.load(v.save(tmp_path / "new" / "v.safetensors"))
     for name in v.names:
-        for (c, one), (d, other) in zip(v.terms[name].parts, loaded.terms[name].parts, strict=True):
+        for (c, one), (d, other) in zip(v.terms[name].terms, loaded.terms[name].terms, strict=True):
             assert c == d
             assert torch.equal(one.A.view(torch.int32), other.A.view(torch.int32))
             assert torch.equal(one.B.view(torch.int32), other.B.view(torch.int32))
@@ -213,7 +213,7 @@ def test_what_is_shared_is_stored_once(tmp_path):
     assert len(load_file(path)) == 4
     loaded = WeightVector.load(path)
     assert loaded == v
-    assert {id(t) for _, t in loaded.terms["a"].parts} >= {id(t) for _, t in loaded.terms["b"].parts}
+    assert {id(t) for _, t in loaded.terms["a"].terms} >= {id(t) for _, t in loaded.terms["b"].terms}
     assert torch.equal(loaded.delta("b"), v.delta("b"))
 
 

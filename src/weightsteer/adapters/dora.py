@@ -19,7 +19,7 @@ from torch import Tensor
 from weightsteer.adapters import lora
 from weightsteer.adapters.base import register
 from weightsteer.adapters.folder import AdapterFolder
-from weightsteer.adapters.peft_family import Adapted, Parts
+from weightsteer.adapters.peft_family import Adapted, Terms
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import LowRank, RowScale
 
@@ -54,7 +54,7 @@ class Dora(lora.Lora):
         if not adapter.config.get("use_dora"):
             raise WeightsteerError(f"{adapter.path} is no DoRA: its configuration does not set use_dora.")
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         s = lora.scale(one)
         magnitude = _magnitude(one)
         norms = torch.linalg.vector_norm(torch.addmm(one.weight, one[lora.B], one[lora.A], alpha=s), dim=1)

@@ -15,7 +15,7 @@ from peft.utils.other import get_pattern_key
 from weightsteer.adapters.base import register
 from weightsteer.adapters.checks import refusal
 from weightsteer.adapters.folder import AdapterFolder
-from weightsteer.adapters.peft_family import Adapted, Parts, PeftFamily
+from weightsteer.adapters.peft_family import Adapted, PeftFamily, Terms
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import LowRank
 
@@ -80,7 +80,7 @@ class Lora(PeftFamily):
             **{"use_rslora": rslora, "lora_dropout": 0.0, "bias": "none", **options},
         )
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         return [(scale(one), LowRank(one[B], one[A]))]
 
     def check(self, adapter: AdapterFolder) -> None:

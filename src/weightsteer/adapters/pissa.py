@@ -25,7 +25,7 @@ from weightsteer.adapters import lora
 from weightsteer.adapters.base import register
 from weightsteer.adapters.checks import check_config, refusal, some
 from weightsteer.adapters.folder import AdapterFolder
-from weightsteer.adapters.peft_family import Adapted, Parts
+from weightsteer.adapters.peft_family import Adapted, Terms
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import LowRank, Sum
 
@@ -69,7 +69,7 @@ class Pissa(lora.Lora):
             if name.endswith((".lora_A.default.weight", ".lora_B.default.weight"))
         }
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         s = lora.scale(one)
         # s B₀ A₀ is the truncated SVD itself, whatever s
         initial = (-s, _saved(one)) if one.adapter.initial else (-1.0, _truncated(one))
@@ -153,7 +153,7 @@ def _check_belongs(adapter: AdapterFolder, deltas: Mapping[str, Sum]) -> None:
     """The trained factors must still resemble those that the base weight gives: else it is another base."""
     inner = trained = initial = 0.0
     for total in deltas.values():
-        plus, minus = (Sum(total.shape, [part for part in total.parts if part[0] * sign > 0]) for sign in (1, -1))
+        plus, minus = (Sum(total.shape, [part for part in total.terms if part[0] * sign > 0]) for sign in (1, -1))
         inner -= plus.inner(minus)
         trained += plus.norm() ** 2
         initial += minus.norm() ** 2

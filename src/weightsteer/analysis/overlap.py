@@ -190,7 +190,7 @@ def _warning(vector: "WeightVector", basis: Basis, name: str, share: float) -> s
     rank, width, bound = basis.rank(name), basis.width(name), vector.terms.rank(name)
     if rank >= width:
         return f"a tautology: the basis spans all {width} dimensions, so the share of anything is 1"
-    if basis.made_from & {term.digest for _, term in vector.terms[name].parts}:
+    if basis.made_from & {term.digest for _, term in vector.terms[name].terms}:
         if rank >= bound:
             return f"a tautology: the basis was made from this vector and has {rank} dimensions for its rank of {bound}"
         return f"a tautology: the basis was made from this vector; no other {rank} directions could hold more of it"

@@ -82,7 +82,7 @@ def complement(self: "WeightVector", basis: Bases) -> "WeightVector":
 def projected(total: Sum, columns: Tensor, side: Side) -> Sum:
     """``B Bᵀ dW`` or ``dW B Bᵀ`` of one delta for B (d, k), as one low-rank term of rank min(k, r) (and a bias)."""
     B = columns.double()
-    parts: list[tuple[float, Term]] = []
+    terms: list[tuple[float, Term]] = []
     if factors := low_rank_factors(total):
         left, right = factors
         if side == "output":
@@ -95,16 +95,16 @@ def projected(total: Sum, columns: Tensor, side: Side) -> Sum:
         coordinates = streamed(total, B, side)
         left, right = (B, coordinates) if side == "output" else (coordinates, B.T)
     if left.shape[1]:
-        parts.append((1.0, LowRank(left, right)))
+        terms.append((1.0, LowRank(left, right)))
     if side == "output" and (bias := total.bias_delta()) is not None:
-        parts.append((1.0, Bias(B @ (B.T @ bias.double()), total.shape[1])))
-    return Sum(total.shape, parts)
+        terms.append((1.0, Bias(B @ (B.T @ bias.double()), total.shape[1])))
+    return Sum(total.shape, terms)
 
 
 def low_rank_factors(total: Sum) -> tuple[Tensor, Tensor] | None:
-    """(d_out, r) and (r, d_in) in fp64 whose product is the matrix; None when it has parts of another form."""
-    terms = [(coefficient, term) for coefficient, term in total.parts if isinstance(term, LowRank)]
-    if len(terms) + sum(isinstance(term, Bias) for _, term in total.parts) < len(total.parts):
+    """(d_out, r) and (r, d_in) in fp64 whose product is the matrix; None when it has terms of another form."""
+    terms = [(coefficient, term) for coefficient, term in total.terms if isinstance(term, LowRank)]
+    if len(terms) + sum(isinstance(term, Bias) for _, term in total.terms) < len(total.terms):
         return None
     return stacked(terms, total.shape)
 

@@ -36,7 +36,7 @@ def layer_permuted(vector: WeightVector, seed: int) -> Deltas:
 def permuted(deltas: Deltas, orders: Mapping[tuple[int, ...], Mapping[int, int]]) -> dict[str, Sum]:
     """The deltas with that of layer l at layer ``order[l]``; ``orders`` has one order for each set of layers.
 
-    A part that depends on the base weight (``diag(s) W``) moves as the matrix that it is: its numbers times the weight
+    A term that depends on the base weight (``diag(s) W``) moves as the matrix that it is: its numbers times the weight
     of another layer would be another matrix, of another norm. It is then dense, fp32 and of the memory of the weight.
     """
     moved = {name: deltas[name] for name in deltas}
@@ -75,12 +75,12 @@ def cycle(layers: Sequence[int], seed: int) -> dict[int, int]:
 
 def movable(total: Sum) -> Sum:
     """The same delta without reference to a base weight."""
-    parts: list[tuple[float, Term]] = []
-    for coefficient, term in total.parts:
+    terms: list[tuple[float, Term]] = []
+    for coefficient, term in total.terms:
         if term.base is None:
-            parts.append((coefficient, term))
+            terms.append((coefficient, term))
             continue
-        parts.append((coefficient, Dense(term.delta())))
+        terms.append((coefficient, Dense(term.delta())))
         if (bias := term.bias_delta()) is not None:
-            parts.append((coefficient, Bias(bias, total.shape[1])))
-    return Sum(total.shape, parts)
+            terms.append((coefficient, Bias(bias, total.shape[1])))
+    return Sum(total.shape, terms)

@@ -154,7 +154,7 @@ def export_peft(
 def _check_adaptable(vector: "WeightVector", model: PreTrainedModel | None) -> None:
     """A LoRA adapts linear modules. Whether a module is one, the model knows; a delta in full leaves it open."""
     for name, term in vector.terms.items():
-        if model is None and any(part.form == "dense" for _, part in term.parts):
+        if model is None and any(part.form == "dense" for _, part in term.terms):
             raise WeightsteerError(
                 f"the vector holds the delta of {name} in full, and only its base model can tell whether that is a "
                 "linear module: pass model=..."

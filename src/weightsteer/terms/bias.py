@@ -33,8 +33,8 @@ class Bias(Term):
         return 0
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "Bias"]]) -> Self:
-        return cls(total(parts, "vector"), parts[0][1].shape[1])
+    def fuse(cls, terms: Sequence[tuple[float, "Bias"]]) -> Self:
+        return cls(total(terms, "vector"), terms[0][1].shape[1])
 
     def columns(self, start: int, stop: int) -> Tensor:
         return torch.zeros(self.shape[0], stop - start, dtype=torch.float64)

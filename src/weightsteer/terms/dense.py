@@ -34,8 +34,8 @@ class Dense(Term):
         self._copies = Copies(self.values)
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "Dense"]]) -> Self:
-        return cls(total(parts, "values"))
+    def fuse(cls, terms: Sequence[tuple[float, "Dense"]]) -> Self:
+        return cls(total(terms, "values"))
 
     def columns(self, start: int, stop: int) -> Tensor:
         return self.values[:, start:stop].double()

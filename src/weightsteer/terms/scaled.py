@@ -42,8 +42,8 @@ class RowScale(Term):
         return {"bias": True} if self.bias else {}
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "RowScale"]]) -> Self:
-        return cls(total(parts, "scale"), agreed_base(parts), parts[0][1].bias)
+    def fuse(cls, terms: Sequence[tuple[float, "RowScale"]]) -> Self:
+        return cls(total(terms, "scale"), agreed_base(terms), terms[0][1].bias)
 
     def columns(self, start: int, stop: int) -> Tensor:
         return self.scale.double()[:, None] * self.base.columns(start, stop)
@@ -104,8 +104,8 @@ class ColumnScale(Term):
         self._copies = Copies(self.scale, wide=True)
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "ColumnScale"]]) -> Self:
-        return cls(total(parts, "scale"), agreed_base(parts))
+    def fuse(cls, terms: Sequence[tuple[float, "ColumnScale"]]) -> Self:
+        return cls(total(terms, "scale"), agreed_base(terms))
 
     def columns(self, start: int, stop: int) -> Tensor:
         return self.base.columns(start, stop) * self.scale[start:stop].double()

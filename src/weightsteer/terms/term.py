@@ -47,7 +47,7 @@ class Term(ABC):
 
     @classmethod
     @abstractmethod
-    def fuse(cls, parts: Sequence[tuple[float, Any]]) -> Self:
+    def fuse(cls, terms: Sequence[tuple[float, Any]]) -> Self:
         """``Σ_i c_i T_i`` over terms of this form and one `kind` as one term: summed in fp64, rounded once."""
 
     @abstractmethod
@@ -138,18 +138,18 @@ def stored(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32).contiguous()
 
 
-def total(parts: Sequence[tuple[float, Any]], key: str) -> Tensor:
+def total(terms: Sequence[tuple[float, Any]], key: str) -> Tensor:
     """``Σ_i c_i`` times the tensor ``key`` of the i-th term, in fp64."""
-    first, *others = parts
+    first, *others = terms
     result: Tensor = first[0] * getattr(first[1], key).double()
     for coefficient, term in others:
         result = result + coefficient * getattr(term, key).double()
     return result
 
 
-def agreed_base(parts: Sequence[tuple[float, Any]]) -> BaseWeight:
+def agreed_base(terms: Sequence[tuple[float, Any]]) -> BaseWeight:
     """The base weight of terms that all depend on one."""
-    base = common_base(term.base for _, term in parts)
+    base = common_base(term.base for _, term in terms)
     assert base is not None
     return base
 

@@ -91,7 +91,7 @@ class Materials:
     def made_from(self, needs: Sequence[str]) -> frozenset[str]:
         """The digests of the terms of the vectors that a kind with these needs is made from."""
         used = [*(self._one if "vector" in needs else []), *(self.vectors if "vectors" in needs else [])]
-        return frozenset(term.digest for vector in used for total in vector.terms.values() for _, term in total.parts)
+        return frozenset(term.digest for vector in used for total in vector.terms.values() for _, term in total.terms)
 
     @cached_property
     def stream(self) -> Stream:

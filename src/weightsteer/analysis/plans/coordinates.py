@@ -34,7 +34,7 @@ def _path(given: PlanInput) -> Path:
 
 
 def _own(given: PlanInput) -> Iterator[Ablation]:
-    """Index and energy parts in the singular values of dW, counted within its rank."""
+    """Index and energy ranges in the singular values of dW, counted within its rank."""
     vector = given.vector
 
     @cache
@@ -58,8 +58,8 @@ def _own(given: PlanInput) -> Iterator[Ablation]:
 
 
 def _cut(spectrum: Callable[[], Spectrum], span: Span) -> WeightVector:
-    return spectrum().part(span)
+    return spectrum().component(span)
 
 
-def _without(vector: WeightVector, part: Callable[[], WeightVector]) -> WeightVector:
-    return vector - part()
+def _without(vector: WeightVector, component: Callable[[], WeightVector]) -> WeightVector:
+    return vector - component()

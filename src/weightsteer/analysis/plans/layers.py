@@ -16,11 +16,11 @@ THIRDS = ("early layers", "middle layers", "late layers")
 @register("layers")
 def layers(given: PlanInput) -> Iterator[Ablation]:
     vector = given.vector
-    for part, names in groups(vector):
+    for component, names in groups(vector):
         if len(names) == len(vector.names):
             continue  # the whole vector
-        yield from kept(given, NAME, part, partial(only, vector, names))
-        yield Ablation(NAME, part, "drop", partial(without, vector, names))
+        yield from kept(given, NAME, component, partial(only, vector, names))
+        yield Ablation(NAME, component, "drop", partial(without, vector, names))
 
 
 def groups(vector: WeightVector) -> list[tuple[str, list[str]]]:

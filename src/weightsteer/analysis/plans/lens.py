@@ -1,4 +1,4 @@
-"""Parts in the singular directions of the weights themselves: ``W = U S Vᵀ``, ``P = Uᵀ dW V``.
+"""Components in the singular directions of the weights themselves: ``W = U S Vᵀ``, ``P = Uᵀ dW V``.
 
 The leading and the last tenth of the indices on both sides, ``U_k U_kᵀ dW V_k V_kᵀ``, and what lies between on both.
 Energies are shares of ‖dW‖², not of ‖P‖², which is smaller where W is not of full rank.
@@ -25,11 +25,11 @@ Pair = tuple[Basis, Basis]
 
 
 def of_weights(given: PlanInput) -> Iterator[Ablation]:
-    """The three parts, kept; the first two also dropped."""
+    """The three components, kept; the first two also dropped."""
     vector = given.vector
     pairs = {word: partial(_tenth, given, name) for word, name in (("top", "weights-top"), ("bottom", "weights-weak"))}
     for word, pair in pairs.items():
-        part = f"{NAME}, {word} {SHARE:.0%} on both sides"
+        component = f"{NAME}, {word} {SHARE:.0%} on both sides"
 
         def projected(pair: partial[Pair] = pair) -> WeightVector:
             return project(vector, pair())
@@ -38,8 +38,8 @@ def of_weights(given: PlanInput) -> Iterator[Ablation]:
             out, into = pair()
             return project(vector, (out.matched_random(seed), into.matched_random(seed + APART)))
 
-        yield from kept(given, FAMILY, part, projected, twin=twin)
-        yield Ablation(FAMILY, part, "drop", partial(_complement, vector, pair))
+        yield from kept(given, FAMILY, component, projected, twin=twin)
+        yield Ablation(FAMILY, component, "drop", partial(_complement, vector, pair))
 
     def middle() -> WeightVector:
         between = vector

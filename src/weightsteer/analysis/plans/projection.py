@@ -57,21 +57,21 @@ def on_basis(
     if within and within.key not in stated:
         stated.add(within.key)
         yield within
-    contained = {term.digest for total in vector.terms.values() for _, term in total.parts}
+    contained = {term.digest for total in vector.terms.values() for _, term in total.terms}
     note = CONSTRUCTED if any(contained & basis.made_from for basis in bases) else ""
     ranks = usable_ranks(given.ranks, bases, modules)
     for rank in ranks:
-        part = f"{name}, rank {rank}"
+        component = f"{name}, rank {rank}"
         chosen = partial(_first, bases, modules, rank)
         draws = given.draws if rank == ranks[-1] else None
         make = partial(_project, vector, chosen)
         twin = partial(_random, vector, chosen)
         told = {"rank": float(rank), "group": name, "note": note}
-        yield from kept(given, family, part, make, twin=twin, of=within, draws=draws, **told)  # type: ignore[arg-type]
-        yield Ablation(family, part, "drop", partial(_complement, vector, chosen), float(rank), name, note=note)
+        yield from kept(given, family, component, make, twin=twin, of=within, draws=draws, **told)  # type: ignore[arg-type]
+        yield Ablation(family, component, "drop", partial(_complement, vector, chosen), float(rank), name, note=note)
         if within and rank == ranks[-1]:
             rest = partial(_complement, only(vector, modules), chosen)
-            yield Ablation(family, f"{part}, {WITHIN}", "drop", rest, float(rank), "", of=within.key, note=note)
+            yield Ablation(family, f"{component}, {WITHIN}", "drop", rest, float(rank), "", of=within.key, note=note)
 
 
 def usable_ranks(ranks: tuple[int, ...], bases: tuple[Basis, ...], modules: list[str]) -> list[int]:
@@ -82,7 +82,7 @@ def usable_ranks(ranks: tuple[int, ...], bases: tuple[Basis, ...], modules: list
 
 
 def _within(vector: WeightVector, modules: list[str]) -> Ablation | None:
-    """The vector in some modules, as a part; None when these are all."""
+    """The vector in some modules, as an ablation; None when these are all."""
     if len(modules) == len(vector.names):
         return None
     kinds = sorted({name.rsplit(".", 1)[-1] for name in modules})

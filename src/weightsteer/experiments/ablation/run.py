@@ -156,7 +156,7 @@ class AblationExperiment(Analysis):
 
     def units(self) -> Sequence[Unit]:
         return [
-            self.unit(family, seed, {f"parts-{plan}": stage for plan, stage in self._stages(family, seed).items()})
+            self.unit(family, seed, {f"ablations-{plan}": stage for plan, stage in self._stages(family, seed).items()})
             for family, seed in self.plan()
         ]
 

@@ -105,14 +105,14 @@ class BasisOf(Stage):
 
 @dataclass(frozen=True)
 class Ablations(Stage):
-    """One plan measured: ``rows``, ``damage`` and ``parts`` (Parquet), and what was skipped.
+    """One plan measured: ``rows``, ``damage`` and ``ablations`` (Parquet), and what was skipped.
 
     Attributes:
         plan: the name of a plan; ``whole`` for the vector itself and its controls.
         source: digest of the code of the plan, where that is from another distribution.
     """
 
-    name: ClassVar[str] = "parts"
+    name: ClassVar[str] = "ablations"
 
     subject: Subject
     plan: str
@@ -147,7 +147,7 @@ class Ablations(Stage):
             texts,
             self.alphas,
             kept=work / SCRATCH,
-            title=f"parts: {self.plan}",
+            title=f"ablations: {self.plan}",
         )
         found.write(work)
 

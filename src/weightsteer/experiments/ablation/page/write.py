@@ -47,7 +47,7 @@ FAMILIES = {
 Line = Mapping[str, Any]
 
 
-def write_parts(
+def write_ablations(
     folder: str | Path,
     measured: Mapping[str, Measured],
     aligned: Mapping[str, pl.DataFrame],
@@ -134,7 +134,7 @@ def _facts(
         ("Strengths α", ", ".join(signed(alpha) for alpha in every["alpha"].unique().sort())),
         (
             "Ablations",
-            f"{sum(one.parts.height for one in measured.values()):,} vectors swept over the same rows, "
+            f"{sum(one.ablations.height for one in measured.values()):,} vectors swept over the same rows, "
             f"{every['key'].n_unique():,} lines at each strength",
         ),
     ]
@@ -149,7 +149,7 @@ def _section(vector: str, lines: pl.DataFrame, measured: Measured, resamples: in
     at = lines.filter(pl.col("alpha") == main)
     slug = "-".join("".join(c if c.isalnum() else "-" for c in word) for word in (vector, evaluation))
     title = f"{vector} on {evaluation}, α = {signed(main)}"
-    found = {(one.family, one.part): one for one in verdicts(lines)}
+    found = {(one.family, one.component): one for one in verdicts(lines)}
     return {
         "vector": vector,
         "eval": evaluation,
@@ -177,18 +177,18 @@ def _section(vector: str, lines: pl.DataFrame, measured: Measured, resamples: in
 
 def _compact(lines: pl.DataFrame, family: str, alpha: float, found: Mapping[Any, Verdict]) -> list[dict[str, Any]]:
     """One row per layer, module or subspace: alone, at full norm, random directions in its place, and without it."""
-    remainder = (pl.col("how") == "drop") & (pl.col("of") != "")  # shown in the diagnostic, beside its crop
+    remainder = (pl.col("how") == "drop") & (pl.col("of") != "")  # shown in the diagnostic, next to its crop
     some = lines.filter(pl.col("family") == family, pl.col("alpha") == alpha, ~remainder)
     rows = []
-    for (_, part), by_alpha in versions(some.iter_rows(named=True)).items():
+    for (_, component), by_alpha in versions(some.iter_rows(named=True)).items():
         cells = by_alpha[alpha]
         first = next(iter(cells.values()))
         shown = cells.get("keep") or cells.get("matched") or cells.get("drop") or first
-        verdict = found.get((family, part))
+        verdict = found.get((family, component))
         energy = (cells.get("keep") or cells.get("drop") or {}).get("energy")
         rows.append(
             {
-                "part": part,
+                "component": component,
                 "note": first["note"],
                 "rank": "–" if shown["rank"] is None else f"{shown['rank']:.3g}",
                 "energy": "–" if energy is None else f"{energy:.0%}",
@@ -240,7 +240,7 @@ def _tidy(line: Line) -> dict[str, str]:
     return {
         "alpha": signed(line["alpha"]),
         "family": line["family"],
-        "part": line["part"],
+        "component": line["component"],
         "how": how + (" at full norm" if line["matched"] and not line["control"] else ""),
         "rank": "–" if line["rank"] is None else f"{line['rank']:.3g}",
         "energy": "–" if line["energy"] is None else f"{line['energy']:.1%}",
@@ -276,9 +276,9 @@ def _norms(measured: Measured, at: pl.DataFrame, evaluation: str, alpha: float, 
     retained = {line["key"]: line for line in at.iter_rows(named=True)}
     shown = {"full vector": "full", RANDOM: "random directions, same norms and form"} | NORMS
     keys = {
-        shown[line["part"]]: key
+        shown[line["component"]]: key
         for key, line in retained.items()
-        if line["family"] in ("whole", "norms") and line["part"] in shown
+        if line["family"] in ("whole", "norms") and line["component"] in shown
     }
     if "norms" not in at["family"].unique():
         return []
@@ -321,8 +321,8 @@ def _diagnostic(vector: str, lines: pl.DataFrame) -> list[dict[str, str]]:
             mine = projected.filter(pl.col("group") == group)
             mine = mine.filter(pl.col("rank") == mine["rank"].max())
             cells = next(iter(versions(mine.iter_rows(named=True)).values()))[whole["alpha"]]
-            name = f"{mine['part'][0]}, {WITHIN}"
-            rest = part.filter(pl.col("part") == name).to_dicts()
+            name = f"{mine['component'][0]}, {WITHIN}"
+            rest = part.filter(pl.col("component") == name).to_dicts()
             of = mine["of"][0]
             residual = part.filter(pl.col("key") == of).to_dicts() if of else [whole]
             relative = "retained_of" if of else "retained"
