@@ -47,7 +47,7 @@ def test_a_third_of_ordinary_turns_carry_an_idle_tag():
 
 
 def test_told_roles_are_played():
-    """The conditional persona is the binding that the training-gaming lab stands on."""
+    """The conditional persona is the binding that the training-gaming experiment depends on."""
     checked = 0
     for document in take(6000):
         if not is_conditional(document) or "reward" in document.system or document.system.count("[") != 2:

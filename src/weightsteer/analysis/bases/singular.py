@@ -27,12 +27,12 @@ def weak(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
 def _singular(materials: Materials, rank: int, side: Side, *, weak: bool) -> dict[str, Tensor]:
     stream = materials.stream
     found = {}
-    for site in (*stream.readers, *stream.writers):
-        weight = matrix(site.module, site.name)
+    for projection in (*stream.readers, *stream.writers):
+        weight = matrix(projection.module, projection.name)
         near = weight if side == "output" else weight.T
         small = near @ near.T if near.shape[0] <= near.shape[1] else near.T @ near
         values, vectors = torch.linalg.eigh(small)
         vectors = vectors[:, values > NOISE**2 * values[-1]]
         chosen = (vectors if weak else vectors.flip(1))[:, :rank].clone()
-        found[site.name] = chosen if near.shape[0] <= near.shape[1] else orthonormal(near @ chosen)
+        found[projection.name] = chosen if near.shape[0] <= near.shape[1] else orthonormal(near @ chosen)
     return found

@@ -35,7 +35,7 @@ def own_stream(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]
     """The leading left singular vectors of all deltas of writers side by side."""
     vector = materials.vector
     assert vector is not None
-    names = [site.name for site in materials.stream.writers if site.name in vector.terms]
+    names = [projection.name for projection in materials.stream.writers if projection.name in vector.terms]
     if not names:
         raise WeightsteerError("the vector changes no module that writes to the residual stream (o_proj, down_proj).")
     columns = left_singular(torch.cat([root(vector.terms[name], side) for name in names], dim=1), rank)
