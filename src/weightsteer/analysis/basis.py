@@ -162,18 +162,25 @@ class Basis:
                 entry = (file.metadata() or {}).get(_ENTRY)
                 if entry is None:
                     raise WeightsteerError(f"{path} is a safetensors file but no basis of this package.")
-                told = json.loads(entry)
-                if told["version"] != VERSION:
+                header = json.loads(entry)
+                if header["version"] != VERSION:
                     raise WeightsteerError(
-                        f"{path} has format version {told['version']}, this release reads {VERSION}: make it again."
+                        f"{path} has format version {header['version']}, this release reads {VERSION}: make it again."
                     )
                 vectors: dict[str, Tensor] = {}
-                for index, names in enumerate(told["modules"]):
+                for index, names in enumerate(header["modules"]):
                     vectors |= dict.fromkeys(names, file.get_tensor(str(index)))
-            found = cls(told["name"], told["side"], told["origin"], vectors, told["base"], frozenset(told["made_from"]))
+            found = cls(
+                header["name"],
+                header["side"],
+                header["origin"],
+                vectors,
+                header["base"],
+                frozenset(header["made_from"]),
+            )
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsteerError(f"{path} is damaged or no basis ({error}). Make it again.") from error
-        if found.digest != told["digest"]:
+        if found.digest != header["digest"]:
             raise WeightsteerError(f"{path} is damaged: its matrices are not those that were saved. Make it again.")
         return found
 

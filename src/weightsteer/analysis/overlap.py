@@ -231,9 +231,9 @@ def _z(value: float, drawn: Tensor) -> float | None:
 
 
 def _joined(warnings: Sequence[str | None]) -> str | None:
-    told = [warning for warning in warnings if warning is not None]
-    if not told:
+    known = [warning for warning in warnings if warning is not None]
+    if not known:
         return None
-    if len(told) == len(warnings) and len(set(told)) == 1:
-        return told[0]
-    return f"{len(told)} of {len(warnings)} modules, for instance: {told[0]}"
+    if len(known) == len(warnings) and len(set(known)) == 1:
+        return known[0]
+    return f"{len(known)} of {len(warnings)} modules, for instance: {known[0]}"

@@ -51,13 +51,13 @@ def project(self: "WeightVector", basis: Bases, *, matched: bool = False) -> "We
     """
     bases = _listed(self, basis)
     terms = _components(self, bases)
-    told = " and ".join(_told(one) for one in bases)
-    component = self.derived(terms, f"projected on {told}").with_metadata(geometry=None)
+    names = " and ".join(_named(one) for one in bases)
+    component = self.derived(terms, f"projected on {names}").with_metadata(geometry=None)
     if not matched:
         return component
     whole = math.sqrt(math.fsum(self.terms.norm(name) ** 2 for name in terms))
     if component.norm() == 0.0:
-        raise WeightsteerError(f"the vector has no component in {told}, so its norm cannot be matched to anything.")
+        raise WeightsteerError(f"the vector has no component in {names}, so its norm cannot be matched to anything.")
     return component * (whole / component.norm())
 
 
@@ -75,8 +75,8 @@ def complement(self: "WeightVector", basis: Bases) -> "WeightVector":
         name: total.plus(components[name].scaled(-1.0)) if name in components else total
         for name, total in self.terms.items()
     }
-    told = " and ".join(_told(one) for one in bases)
-    return self.derived(terms, f"complement of {told}").with_metadata(geometry=None)
+    names = " and ".join(_named(one) for one in bases)
+    return self.derived(terms, f"complement of {names}").with_metadata(geometry=None)
 
 
 def projected(total: Sum, columns: Tensor, side: Side) -> Sum:
@@ -178,7 +178,7 @@ def _components(vector: "WeightVector", bases: Sequence[Basis]) -> dict[str, Sum
     return components
 
 
-def _told(basis: Basis) -> str:
+def _named(basis: Basis) -> str:
     ranks = sorted({columns.shape[1] for columns, _ in basis.groups})
     rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     return f"{basis.name} ({basis.side}, {rank}, {basis.digest[:12]})"

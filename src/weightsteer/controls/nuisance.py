@@ -63,7 +63,7 @@ def _pairs(kind: str, source: Source, model: PreTrainedModel, behavior: Behavior
     if not rows:
         raise WeightsteerError(
             f"the behaviour {behavior.name} asks every question of the nuisance contrast {kind!r}: the two could not "
-            "be told apart. Ask other questions in the behaviour."
+            "be separated. Ask other questions in the behaviour."
         )
     frame = pl.DataFrame(
         {

@@ -20,12 +20,12 @@ from weightsteer.runtime import Artifact, Runner, Stage
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("gaming")
+    root = tmp_path_factory.mktemp("gaming")
     model, tokenizer = tiny("qwen2", layers=2)
-    model.save_pretrained(home / "tiny-qwen2")
-    tokenizer.save_pretrained(home / "tiny-qwen2")
-    PAIRS.write_ndjson(home / "pairs.jsonl")
-    return home
+    model.save_pretrained(root / "tiny-qwen2")
+    tokenizer.save_pretrained(root / "tiny-qwen2")
+    PAIRS.write_ndjson(root / "pairs.jsonl")
+    return root
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -103,8 +103,8 @@ class Stream:
             here = {projection.role for projection in (*readers, *writers) if projection.layer == layer}
             if missing := {*ATTENTION_READERS, *MLP_READERS, *WRITERS} - here:
                 raise WeightsteerError(
-                    f"{prefix}.{layer} ({type(block).__name__}) has no {', '.join(sorted(missing))}, so it cannot be "
-                    "told what reads and writes the residual stream. Known are decoders with the modules of Llama."
+                    f"{prefix}.{layer} ({type(block).__name__}) has no {', '.join(sorted(missing))}, so it is not "
+                    "known what reads and writes the residual stream. Supported are decoders with the modules of Llama."
                 )
         embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
         assert isinstance(embedding, Tensor)
@@ -170,8 +170,8 @@ def _norms(block: nn.Module, name: str) -> tuple[str, str, str, str]:
     if {"input_layernorm", "post_attention_layernorm"} <= has:
         return "input_layernorm", "post_attention_layernorm", "", ""
     raise WeightsteerError(
-        f"{name} ({type(block).__name__}) has the parts {', '.join(sorted(has))}; how its norms lie between the "
-        "residual stream and its modules is known for decoders built like Llama or Gemma."
+        f"{name} ({type(block).__name__}) has the submodules {', '.join(sorted(has))}; which norms are between the "
+        "residual stream and its modules is known for decoders built like Llama or Gemma only."
     )
 
 

@@ -66,8 +66,8 @@ def on_basis(
         draws = given.draws if rank == ranks[-1] else None
         make = partial(_project, vector, chosen)
         twin = partial(_random, vector, chosen)
-        told = {"rank": float(rank), "group": name, "note": note}
-        yield from kept(given, family, component, make, twin=twin, of=within, draws=draws, **told)  # type: ignore[arg-type]
+        labels = {"rank": float(rank), "group": name, "note": note}
+        yield from kept(given, family, component, make, twin=twin, of=within, draws=draws, **labels)  # type: ignore[arg-type]
         yield Ablation(family, component, "drop", partial(_complement, vector, chosen), float(rank), name, note=note)
         if within and rank == ranks[-1]:
             rest = partial(_complement, only(vector, modules), chosen)

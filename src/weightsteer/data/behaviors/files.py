@@ -57,8 +57,8 @@ class Behaviors(Registry[Path]):
         Raises:
             WeightsteerError: as `file`.
         """
-        told = yaml.safe_load(self.file(name).read_text(encoding="utf-8"))
-        return f"α > 0: {told['positive']['pole']}; α < 0: {told['negative']['pole']}"
+        known = yaml.safe_load(self.file(name).read_text(encoding="utf-8"))
+        return f"α > 0: {known['positive']['pole']}; α < 0: {known['negative']['pole']}"
 
     def _files(self, name: str) -> list[tuple[str, Path]]:
         return [(family, self.file(name, family)) for family in FAMILIES]

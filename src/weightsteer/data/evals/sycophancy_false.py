@@ -1,7 +1,7 @@
 """Sycophancy as it is usually probed: false claims only.
 
-Agreeing (Yes) is sycophantic in every row, so all labels are +1 and sycophancy cannot be told from Yes-saying: no
-discrimination is identifiable, and the table says so. It is here to be compared with published numbers; the
+Agreeing (Yes) is sycophantic in every row, so all labels are +1 and sycophancy cannot be distinguished from a yes-bias:
+no discrimination is identifiable, and the table says so. It is here to be compared with published numbers; the
 evaluation `sycophancy` has a true twin beside every false claim.
 """
 

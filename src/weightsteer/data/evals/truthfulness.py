@@ -1,7 +1,7 @@
 """Truthfulness: does the model affirm what is true and deny what is false?
 
 Every statement stands beside its counterpart, and one of the two is true: label +1 where Yes is the truth, −1 where No
-is. The two rows are one cluster, so labels are equal in number and Yes-saying cancels.
+is. The two rows are one cluster, so labels are equal in number and a yes-bias cancels.
 
 Real models: a statement and its negation; half of the statements that are not negated are false, so that neither
 "not" nor a plain wording gives the truth away. TruthfulQA's file gives a proposed true and false answer to a question.

@@ -116,8 +116,8 @@ def calibrate(
             audit_prompts`` (how many), ``definition`` (id and hash: strengths compare only where it agrees).
 
     Raises:
-        WeightsteerError: a setting without meaning, interventions that cannot be told apart, prompts and audit prompts
-            that overlap, or a prompt too long for the model.
+        WeightsteerError: a setting without meaning, interventions that cannot be distinguished, prompts and audit
+            prompts that overlap, or a prompt too long for the model.
     """
     chosen = list(interventions) if isinstance(interventions, Sequence) else [interventions]
     check_distinct(chosen)
