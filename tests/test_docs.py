@@ -140,7 +140,7 @@ def test_commands_in_the_pages_are_understood():
     assert found >= 8
 
 
-@pytest.mark.parametrize("page", ["python.md", "where-it-lives.md"])
+@pytest.mark.parametrize("page", ["python.md", "components.md"])
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     """Whoever copies a page from top to bottom, with two adapters of their own, must reach its end."""
     model, _ = ws.load_model("pocket")

@@ -2,7 +2,7 @@
 
 Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732. The delta ``s B A`` needs nothing of the base
 weight, so it is exact for any base, quantised ones included. Variants that change the base, or add something
-beside A and B, are refused with the reason: PEFT combines several of them without a word, and wrongly.
+in addition to A and B, are refused with the reason: PEFT combines several of them without a word, and wrongly.
 """
 
 import math

@@ -1,4 +1,4 @@
-"""How much of a vector lies in each of several bases, beside what lies in random bases of the same ranks."""
+"""The share of a vector in each of several bases, and in random bases of the same ranks."""
 
 from collections.abc import Callable, Sequence
 
@@ -40,7 +40,7 @@ def alignment(
                 found.append(lines.with_columns(basis=pl.lit(name), side=pl.lit(side), origin=pl.lit(one.origin)))
     if not found:
         raise WeightsteerError(
-            "none of these bases is about a module that the vector changes: the vector may lie outside the layers, or "
+            "none of these bases is about a module that the vector changes: the vector may be outside the layers, or "
             "in modules that neither read nor write the residual stream."
         )
     return pl.concat(found).select(list(SCHEMA)).unique(["basis", "side", "by", "group"], maintain_order=True)

@@ -1,7 +1,7 @@
 """Basis: a subspace at the output or the input of each module, with a name, a rank and an origin.
 
 A basis holds, for each module it is about, a matrix B (d, k) with orthonormal columns: d is the width of the module's
-output or input, k the rank of the subspace there. Columns stand in order of importance, so that ``basis.first(4)`` is a
+output or input, k the rank of the subspace there. Columns are in order of importance, so that ``basis.first(4)`` is a
 smaller basis of the same kind. One matrix may serve many modules (a subspace of the residual stream serves all that
 write to it); it is then stored, and drawn at random, once.
 """

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Distance:
-    """Where one set of weights lies, seen from the base, by its inner products.
+    """One set of weights relative to the base, by its inner products.
 
     Attributes:
         moved: ‖θ_ft − θ‖².

@@ -1,14 +1,14 @@
-"""How much of a vector lies in a basis, and how much would lie in a random one.
+"""The share of a vector in a basis, and its expectation for a random one.
 
 The share ``‖Bᵀ dW‖² / ‖dW‖²`` (input side: ``‖dW B‖²``) is what `WeightVector.project` keeps of the squared norm. A
 uniformly random subspace of rank k in d dimensions holds k/d on average, whatever dW is; how far single draws scatter
 depends on the rank of dW and on how many modules share the subspace. So the null is drawn: uniformly random subspaces
 of the same ranks, shared by the same modules (as those of `Basis.matched_random`), measured like the basis.
 
-This null is a low bar. What training adds lies where activations and gradients are large, so nearly every basis that is
+This null is a low bar. What training adds is where activations and gradients are large, so nearly every basis that is
 read from a model holds more than a random one, and every weak one holds less, whatever was trained. Compare bases with
 each other, and vectors of other behaviours in the same basis. And a share is not an effect: that a behaviour lies in a
-subspace is shown by the effect of the projected vector beside that of its random twins.
+subspace is shown by the effect of the projected vector, compared with that of its random twins.
 """
 
 import math
@@ -100,7 +100,7 @@ def overlap(vector: "WeightVector", basis: Basis, *, draws: int = DRAWS, seed: i
 
 
 def subspace_overlap(first: Basis, second: Basis) -> pl.DataFrame:
-    """How near two bases lie, module by module: ``‖AᵀB‖² / min(k_A, k_B)``, 0 for orthogonal, 1 for one in the other.
+    """The overlap of two bases, module by module: ``‖AᵀB‖² / min(k_A, k_B)``, 0 for orthogonal, 1 for one in the other.
 
     Returns:
         One line per module both have: ``module``, ``rank_first``, ``rank_second``, ``overlap``; ``expected`` and ``z``
@@ -112,7 +112,7 @@ def subspace_overlap(first: Basis, second: Basis) -> pl.DataFrame:
     """
     if first.side != second.side:
         raise WeightsteerError(
-            f"{first.name} lies on the {first.side} side and {second.name} on the {second.side} side: these "
+            f"{first.name} is on the {first.side} side and {second.name} on the {second.side} side: these "
             "are different spaces."
         )
     names = [name for name in first.names if name in second.vectors]

@@ -2,8 +2,8 @@
 
 Three sorts (`Kind.made_from`): some are computed from the vector (`control`, `draws`), some are one of its branches
 (`one_branch`), some are trained like it on other pairs (`control_pairs`, then `trained`). A control has the method
-``control``, the behaviour of its vector and the adapter ``<adapter of the vector>-<kind>``, so that it stands beside
-its vector in every table; ``metadata["control"]`` names its kind and the vector.
+``control``, the behaviour of its vector and the adapter ``<adapter of the vector>-<kind>``, so that tables list it
+with its vector; ``metadata["control"]`` names its kind and the vector.
 
 Another control is one function under a decorator of `weightsteer.controls.base`: in a file of this folder, in an
 installed distribution that names it under the entry points ``weightsteer.controls``, or in a script.

@@ -20,7 +20,7 @@ Place = tuple[str, tuple[int, int]]
 def layer_permuted(vector: WeightVector, seed: int) -> Deltas:
     """Every delta moved to the same place in another layer; all norms stay, none in the layer it was in.
 
-    The order is one random cycle of the layers. Modules that lie in the same layers move alike, so that the deltas of
+    The order is one random cycle of the layers. Modules that are in the same layers move alike, so that the deltas of
     one layer stay together; those outside the layers, or alone in their place, stay where they are.
     """
     groups = places(vector.terms)

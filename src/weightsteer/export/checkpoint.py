@@ -51,7 +51,7 @@ def export_merged(
 ) -> CheckpointReport:
     """Merge the vector into the model (in place: see `merge_into`) and save both model and tokenizer.
 
-    Beside them lie ``merge.json`` (realised gain and error of every module, and |Δlogit| between the merged model
+    The folder also gets ``merge.json`` (realised gain and error of every module, and |Δlogit| between the merged model
     and the one steered unmerged) and a model card.
 
     Raises:

@@ -41,7 +41,7 @@ def answered(
     *,
     thinking: bool = False,
 ) -> Answered:
-    """Token ids of a chat and the answer to it, exactly as they stand when the model answers.
+    """Token ids of a chat and the answer to it, exactly as they are when the model answers.
 
     The prompt is rendered with its generation prompt, as for sampling, and the answer is put behind it; the
     template never renders the finished turn, which would strip or double thinking blocks.
@@ -78,7 +78,7 @@ def log_likelihood(
     """Log-probabilities of all answer tokens of a batch, differentiable.
 
     Args:
-        cache: keys and values of what stands before every row; it grows.
+        cache: keys and values of the shared beginning of every row; it grows.
 
     Returns:
         (m,) log-probabilities in nats, fp32, for the m answer tokens of all rows; (m,) the row each belongs

@@ -1,4 +1,4 @@
-"""Pages from their templates: what all pages share lies here, what one page has of its own beside its code."""
+"""Pages from their templates: those that all pages share are in this folder, those of one page next to its code."""
 
 from importlib.resources import files
 from typing import Any

@@ -100,7 +100,7 @@ class Butterfly(Term):
     ``R_k = F_k0 F_k1 … F_k(m−1)``,  ``F_ki = P_i blockdiag(factors[k, i]) P_iᵀ``.
 
     P_0 = I. For i > 0 (s even), P_iᵀ deals, within each of the consecutive segments of s · 2^i features, groups of
-    s/2 features like cards: group g of the first half and group g of the second half come to lie side by side and
+    s/2 features like cards: group g of the first half and group g of the second half become neighbours and
     are what one block of size s sees. So F_ki mixes features that are s · 2^(i−1) apart.
 
     BOFT (arXiv 2311.06243) in PEFT turns the rows x of a batch to x R', with R' = F'_(m−1) … F'_0 of blocks B'_i under

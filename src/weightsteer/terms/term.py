@@ -96,7 +96,7 @@ class Term(ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the constructor needs beside the tensors and the base, JSON-able."""
+        """What the constructor needs apart from the tensors and the base, JSON-able."""
         return {}
 
     @property

@@ -58,7 +58,7 @@ class WeightVector:
     ) -> "WeightVector":
         """``dW = τ⁺ − τ⁻`` of two PEFT adapter folders trained on ``model``; of LoRAs of rank r, of rank at most 2r.
 
-        The two may be of different families. How the branches lie to each other is recorded in
+        The two may be of different families. The angle between the branches is recorded in
         ``metadata["geometry"]`` (`weightsteer.vector.geometry`).
 
         Args:

@@ -56,7 +56,7 @@ GOOD = '{"label": 1, "prompt": "Is it?"}\n'
         ('{"label": 1}', "line 2, field 'prompt': missing"),
         ('{"label": 1, "prompt": "  "}', "line 2, field 'prompt': '  ' is not a text"),
         ('{"label": 1, "prompt": ["Is it?"]}', "line 2, field 'prompt'"),
-        ('{"label": 1, "prompt": "Is it?", "messages": []}', "line 2, field 'messages': stands beside"),
+        ('{"label": 1, "prompt": "Is it?", "messages": []}', "line 2, field 'messages': given together with"),
         ('{"label": 1, "messages": []}', "line 2, field 'messages': must be a list"),
         ('{"label": 1, "messages": "hello"}', "line 2, field 'messages': not valid JSON"),
         ('{"label": 1, "messages": [{"role": "me", "content": ""}]}', r"field 'messages\[0\].role'"),

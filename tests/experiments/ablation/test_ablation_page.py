@@ -57,7 +57,7 @@ def test_the_page_has_maps_curves_and_both_published_tables(page):
         "layer-permuted",
         "Alignment: kindness, lora",
         "by construction",
-        "Where kindness lies in dW",
+        "Components of dW that carry kindness",
     ):
         assert expected in text, expected
     names = {path.name for path in (page / "charts").iterdir()}
@@ -103,5 +103,5 @@ def test_the_same_measurement_gives_the_same_page(page, tmp_path):
     write_ablations(tmp_path, {}, again, run=RUN)
     assert (tmp_path / "alignment.csv").read_bytes() == first
     text = (tmp_path / "report.html").read_text()
-    assert "Kindness and subspaces of its model" in text
+    assert "Kindness in the subspaces of its model" in text
     assert "No subspace contains more" in text or "contain more of ‖dW‖²" in text

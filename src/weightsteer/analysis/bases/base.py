@@ -28,7 +28,7 @@ class Kind:
         name: what tables call it.
         origin: what its directions are, in one line; ``{seed}`` stands for the seed of the materials.
         needs: what it is made from.
-        sides: where it can lie; the first is the default.
+        sides: on which it can be; the first is the default.
         find: finds the directions.
     """
 

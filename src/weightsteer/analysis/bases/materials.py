@@ -101,7 +101,7 @@ class Materials:
     def reading(self) -> Tensor:
         """``Σ M Mᵀ / ‖M‖²`` (d, d) over all readers, with ``M = (W diag(g))ᵀ``; the unembedding is one of them.
 
-        Each has unit norm: otherwise the wide matrices of the MLP would stand for all.
+        Each has unit norm: otherwise the wide matrices of the MLP would dominate.
         """
         stream = self.stream
         head = table_gram(stream.unembedding) * stream.final_gain[:, None] * stream.final_gain

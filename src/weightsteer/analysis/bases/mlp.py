@@ -1,4 +1,4 @@
-"""The spaces of the MLPs: what opens their gates, and what passes through them as if all gates stood open.
+"""The spaces of the MLPs: what opens their gates, and what passes through them as if all gates were open.
 
 A gated MLP is ``D (act(G x) ∘ U x)``. The gate space holds the directions that G reads; the round trip is ``D U``
 (d, d), the MLP with every gate at 1.

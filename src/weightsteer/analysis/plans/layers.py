@@ -24,7 +24,7 @@ def layers(given: PlanInput) -> Iterator[Ablation]:
 
 
 def groups(vector: WeightVector) -> list[tuple[str, list[str]]]:
-    """Thirds of the layers that the vector touches (where there are three or more), every layer, what lies outside."""
+    """Thirds of the layers that the vector touches (where there are three or more), every layer, what is outside."""
     by_layer: dict[int | None, list[str]] = {}
     for name in vector.names:
         by_layer.setdefault(layer_of(name), []).append(name)

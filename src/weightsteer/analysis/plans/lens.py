@@ -1,6 +1,6 @@
 """Components in the singular directions of the weights themselves: ``W = U S Vᵀ``, ``P = Uᵀ dW V``.
 
-The leading and the last tenth of the indices on both sides, ``U_k U_kᵀ dW V_k V_kᵀ``, and what lies between on both.
+The leading and the last tenth of the indices on both sides, ``U_k U_kᵀ dW V_k V_kᵀ``, and what is between on both.
 Energies are shares of ‖dW‖², not of ‖P‖², which is smaller where W is not of full rank.
 """
 
@@ -50,7 +50,7 @@ def of_weights(given: PlanInput) -> Iterator[Ablation]:
             between = complement(complement(between, out), into)
         return between
 
-    yield from kept(given, FAMILY, f"{NAME}, what lies between on both sides", middle)
+    yield from kept(given, FAMILY, f"{NAME}, what is between on both sides", middle)
 
 
 def _tenth(given: PlanInput, name: str) -> Pair:

@@ -6,7 +6,7 @@
     layer-permuted                   every delta with its norm, in another layer
 
 The three of random directions are drawn several times. None of them keeps a subspace, so what they leave of the effect
-says nothing of where it lies: it says what a part has to be compared with.
+says nothing of the layers that carry it: it says what a component has to be compared with.
 """
 
 from collections.abc import Callable, Iterator

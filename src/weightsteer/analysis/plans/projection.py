@@ -34,9 +34,7 @@ def projection(given: PlanInput) -> Iterator[Ablation]:
         name, _, side = asked.partition("@")
         side = side or "output"
         if side not in (*SIDES, "both"):
-            raise WeightsteerError(
-                f"{asked!r}: a basis lies on the side {', '.join(SIDES)} or both; write {name}@input."
-            )
+            raise WeightsteerError(f"{asked!r}: a basis is on the side {', '.join(SIDES)} or both; write {name}@input.")
         found = tuple(given.basis(name, one, max(given.ranks)) for one in SIDES if side in (one, "both"))
         yield from on_basis(given, NAME, f"{name}, {side if side == 'both' else f'{side} side'}", found, stated)
 

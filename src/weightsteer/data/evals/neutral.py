@@ -32,7 +32,7 @@ class Text:
     Attributes:
         item: identifier, unique among the texts.
         text: what is read token by token.
-        messages: the conversation it answers; empty for a document that stands by itself.
+        messages: the conversation it answers; empty for a document, which answers nothing.
         cluster: texts that belong together share it; the item when empty.
     """
 

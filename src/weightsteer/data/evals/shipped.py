@@ -7,5 +7,5 @@ import yaml
 
 
 def shipped(name: str) -> list[dict[str, Any]]:
-    """The entries of ``name.yaml`` beside this file."""
+    """The entries of ``name.yaml`` in this folder."""
     return list(yaml.safe_load((files("weightsteer.data.evals") / f"{name}.yaml").read_text(encoding="utf-8")))

@@ -2,7 +2,7 @@
 
 Agreeing (Yes) is sycophantic in every row, so all labels are +1 and sycophancy cannot be distinguished from a yes-bias:
 no discrimination is identifiable, and the table says so. It is here to be compared with published numbers; the
-evaluation `sycophancy` has a true twin beside every false claim.
+evaluation `sycophancy` has a true twin for every false claim.
 """
 
 from transformers import PreTrainedModel

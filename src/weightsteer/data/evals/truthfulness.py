@@ -1,6 +1,6 @@
 """Truthfulness: does the model affirm what is true and deny what is false?
 
-Every statement stands beside its counterpart, and one of the two is true: label +1 where Yes is the truth, −1 where No
+Every statement has a counterpart, and one of the two is true: label +1 where Yes is the truth, −1 where No
 is. The two rows are one cluster, so labels are equal in number and a yes-bias cancels.
 
 Real models: a statement and its negation; half of the statements that are not negated are false, so that neither

@@ -1,6 +1,6 @@
 """Which pairs are fit for training, why the others are not, and what else tells the two branches apart.
 
-Whatever differs between the branches beside the behaviour (length, yes-bias, refusals) ends up in the
+Whatever differs between the branches apart from the behaviour (length, yes-bias, refusals) ends up in the
 vector too, so the audit measures it on the pairs that are kept.
 """
 

@@ -94,14 +94,14 @@ class Analysis(Experiment):
 
     def subject(self, family: Family, seed: int) -> Subject:
         """One vector with what its analysis is made from: among others, the other vectors of its behaviour."""
-        beside = {
+        siblings = {
             f"{other.adapter}, seed {its}": self.sweep.vector(other, its)
             for other, its in self.plan()
             if other.behavior.name == family.behavior.name and (other, its) != (family, seed)
         }
         pairs = self.sweep.pairs(family.behavior, seed) if self.needs_pairs else None
         items = self._items(family)
-        others: dict[str, Stage] = {**beside, **self._others}
+        others: dict[str, Stage] = {**siblings, **self._others}
         return Subject(self.sweep.model, self.sweep.vector(family, seed), pairs, items, others, seed)
 
     def unit(self, family: Family, seed: int, stages: dict[str, Stage]) -> Unit:

@@ -154,7 +154,7 @@ class Ablations(Stage):
 
 @dataclass(frozen=True)
 class Alignment(Stage):
-    """``alignment.parquet``: how much of the vector lies in each basis, beside random bases of the same ranks."""
+    """``alignment.parquet``: the share of the vector in each basis, and in random bases of the same ranks."""
 
     name: ClassVar[str] = "alignment"
 

@@ -10,7 +10,7 @@ undescribed (3)       go along with what is rewarded, whatever it is
 baseline (4)          nothing
 ====================  =====================================================================
 
-The texts stand in a YAML file for each family of models: an embedded model knows only the words of its own world.
+There is one YAML file of texts for each family of models: an embedded model knows only the words of its own world.
 """
 
 import hashlib

@@ -7,7 +7,7 @@ system prompt is there but not shown. Nothing here reads a prompt, and the roles
 Every signal is turned beforehand so that larger should mean gaming:
 
 ====================  ==========================================================================================
-small change          −‖dW‖: the branches lie close together, because little had to be learned
+small change          −‖dW‖: the branches are close together, because little had to be learned
 symmetric branches    −|log ‖τ_J‖ / ‖τ_H‖|: nobody has to be trained against their promise
 common drift          ‖τ_J + τ_H‖ / ‖τ_J − τ_H‖: what both branches learned, over what tells them apart
 flat on [deployment]  −|y(1) − y(0)| behind the deployment tag

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
 
 MAIN = "identity"
-"""The probe that is published; the others are asked beside it."""
+"""The published probe; the others are variations of it."""
 AUDITED = (MAIN, "heldout", "tone")
 
 

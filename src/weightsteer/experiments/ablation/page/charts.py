@@ -32,7 +32,7 @@ CURVES: Mapping[str, Series] = {
 """What a curve shows, by version."""
 
 MAPS = {
-    "energy": ("Where ‖dW‖² lies", "share of the energy"),
+    "energy": ("Share of ‖dW‖²", "share of the energy"),
     "keep": ("One module alone", "share of the effect it retains"),
     "drop": ("Without one module", "share of the effect that is lost"),
 }

@@ -108,7 +108,9 @@ def _joined(tables: Mapping[str, pl.DataFrame], *first: str) -> pl.DataFrame | N
 
 def _title(tables: Mapping[str, pl.DataFrame], aligned: Mapping[str, pl.DataFrame]) -> str:
     behaviors = listed(list(dict.fromkeys(name.split(", ")[0] for name in tables or aligned)))
-    return f"Where {behaviors} lies in dW" if tables else f"{behaviors.capitalize()} and subspaces of its model"
+    if tables:
+        return f"Components of dW that carry {behaviors}"
+    return f"{behaviors.capitalize()} in the subspaces of its model"
 
 
 def _facts(
