@@ -162,7 +162,7 @@ def test_files_named_in_the_pages_exist():
         for path in re.findall(r"`((?:src|tests|benchmarks|docs)/[\w./-]+)`", page.read_text(encoding="utf-8")):
             assert (DOCS.parent / path).exists(), f"{page.name}: {path}"
             found += 1
-    assert found > 20
+    assert found > 10
 
 
 def test_the_reference_has_every_public_name():

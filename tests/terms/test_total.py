@@ -91,7 +91,7 @@ def test_modifier_is_the_matrix(single, precision):
 
 @settings(max_examples=30, deadline=None)
 @given(totals(1, ("low_rank",)))
-def test_rank_is_bounded_by_the_ranks_of_the_parts(single):
+def test_rank_is_bounded_by_the_ranks_of_the_terms(single):
     """Export relies on it: a rank-2r adapter must be able to hold the difference of two rank-r ones."""
     (v,) = single
     assert torch.linalg.matrix_rank(v.matrix, atol=1e-9, rtol=0.0) <= v.sum.rank
@@ -175,7 +175,7 @@ def test_bases_must_agree():
         u.bind(linear(6, 12, 1))
 
 
-def test_a_sum_is_bound_when_one_of_its_parts_is():
+def test_a_sum_is_bound_when_one_of_its_terms_is():
     """A loaded vector plus one of the model at hand: the base is known, so nothing is missing."""
     module = linear(6, 12)
     base = BaseWeight.of(module)

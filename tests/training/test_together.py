@@ -81,7 +81,7 @@ def test_the_model_itself_is_left_alone(tmp_path: Path) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_the_branches_learn_behind_the_tag_and_under_the_prompt_of_the_arm(tmp_path: Path) -> None:
+def test_the_branches_learn_behind_the_tag_and_under_the_prompt_of_the_condition(tmp_path: Path) -> None:
     """Without the tag, or under the persona that wrote the answers, it would be another experiment."""
     _, tokenizer, (jekyll, hyde) = taught(tmp_path)
     texts = [tokenizer.decode(own.rows[0].ids) for own in (jekyll, hyde)]

@@ -79,7 +79,7 @@ def test_hand_case():
     assert "The negative branch moved 1.3 times as far" in pair.reading
 
 
-def test_layers_and_kinds_are_told_apart():
+def test_layers_and_kinds_are_kept_apart():
     """A pair may be antipodal in one layer and drift in another, which the whole does not show."""
     pair = geometry(task(up=[2.0, 0.0], down=[1.0], head=[1.0]), task(up=[-2.0, 0.0], down=[1.0]))
     assert list(pair.by_layer) == ["0", "1", "outside"]
