@@ -15,8 +15,7 @@ from weightsteer.data.pairs import generate
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import decoder_layers
 from weightsteer.training import activation as fitting
-from weightsteer.training.activation import fit_activation
-from weightsteer.training.contrasts import capture_pairs
+from weightsteer.training.activation import capture_pairs, fit_activation
 from weightsteer.training.layer_choice import choose_layer
 
 

@@ -25,6 +25,7 @@ from weightsteer.terms.term import stored
 from weightsteer.vector import file as vectorfile
 from weightsteer.vector.selection import Pattern, listed, matching, natural
 
+SIDES: tuple[Side, ...] = get_args(Side)
 VERSION = 1
 _ENTRY = "weightsteer-basis"
 # entries of BᵀB − I: rounding to fp32 stays below 1e-6, columns that were never orthonormalised do not
@@ -55,8 +56,8 @@ class Basis:
     made_from: frozenset[str] = field(default=frozenset(), repr=False)
 
     def __post_init__(self) -> None:
-        if self.side not in get_args(Side):
-            raise unknown("side", self.side, get_args(Side))
+        if self.side not in SIDES:
+            raise unknown("side", self.side, SIDES)
         if not self.vectors:
             raise WeightsteerError(f"the basis {self.name!r} has no module: give at least one.")
         kept: dict[int, Tensor] = {}

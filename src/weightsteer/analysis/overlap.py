@@ -12,7 +12,7 @@ subspace is shown by the effect of the projected vector, compared with that of i
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from weightsteer.analysis.bases.leading import root
-from weightsteer.analysis.basis import Basis, generator
+from weightsteer.analysis.basis import SIDES, Basis, Side, generator
 from weightsteer.analysis.projection import check_basis
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector.energy import OUTSIDE
@@ -50,6 +50,9 @@ SCHEMA = {
     "warning": pl.String,
 }
 """The columns of `overlap`."""
+
+ALIGNMENT = {"basis": pl.String, "side": pl.String, "origin": pl.String, **SCHEMA}
+"""The columns of `alignment`."""
 
 
 class _Module(NamedTuple):
@@ -97,6 +100,37 @@ def overlap(vector: "WeightVector", basis: Basis, *, draws: int = DRAWS, seed: i
             groups.append((by, group, [one for one in modules if label[one.name] == group]))
     groups.append(("all", "all", modules))
     return pl.DataFrame([_line(by, group, members) for by, group, members in groups], schema=SCHEMA)
+
+
+def alignment(
+    vector: "WeightVector", basis: Callable[[str, Side, int], Basis], names: Sequence[str], rank: int
+) -> pl.DataFrame:
+    """`overlap` of the vector with every basis.
+
+    Args:
+        basis: ``(name, side, rank) -> Basis``.
+        names: as the plan ``projection`` takes them; ``name@both`` stands for a line of each side.
+        rank: of all bases; what has fewer directions keeps those it has.
+
+    Raises:
+        WeightsteerError: a name or side that does not exist, or no basis is about modules of the vector.
+    """
+    found = []
+    for asked in dict.fromkeys(names):
+        name, _, word = asked.partition("@")
+        for side in SIDES if word == "both" else (word or "output",):
+            if side not in SIDES:
+                raise WeightsteerError(f"{asked!r}: write {name}, {name}@input or {name}@both.")
+            one = basis(name, side, rank)
+            if any(module in one.vectors for module in vector.names):
+                lines = overlap(vector, one)
+                found.append(lines.with_columns(basis=pl.lit(name), side=pl.lit(side), origin=pl.lit(one.origin)))
+    if not found:
+        raise WeightsteerError(
+            "none of these bases is about a module that the vector changes: the vector may be outside the layers, or "
+            "in modules that neither read nor write the residual stream."
+        )
+    return pl.concat(found).select(list(ALIGNMENT)).unique(["basis", "side", "by", "group"], maintain_order=True)
 
 
 def subspace_overlap(first: Basis, second: Basis) -> pl.DataFrame:

@@ -13,8 +13,7 @@ import polars as pl
 from transformers import PreTrainedModel
 
 from weightsteer.controls import texts, world
-from weightsteer.controls.base import from_pairs
-from weightsteer.controls.contrast import Contrast
+from weightsteer.controls.base import Contrast, from_pairs
 from weightsteer.data.behaviors import Behavior
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import family

@@ -6,8 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from weightsteer.terms.arithmetic import per_row
-from weightsteer.terms.copies import Copies
+from weightsteer.terms.modifiers import Copies, per_row
 from weightsteer.terms.term import Modifier, Term, stored, total
 
 

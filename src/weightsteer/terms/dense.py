@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.terms.arithmetic import per_row
-from weightsteer.terms.copies import Copies
+from weightsteer.terms.modifiers import Copies, per_row
 from weightsteer.terms.modules import linear_shape
 from weightsteer.terms.term import Modifier, Term, stored, total
 

@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weightsteer.terms.arithmetic import add_product, per_row
-from weightsteer.terms.copies import Copies
 from weightsteer.terms.dense import Dense
+from weightsteer.terms.modifiers import Copies, add_product, per_row
 from weightsteer.terms.modules import linear_shape
 from weightsteer.terms.term import Modifier, Term, stored
 

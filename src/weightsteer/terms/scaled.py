@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weightsteer.terms.arithmetic import add_product, per_row
 from weightsteer.terms.base_weight import BaseWeight
-from weightsteer.terms.copies import Copies
+from weightsteer.terms.modifiers import Copies, add_product, per_row
 from weightsteer.terms.term import InputModifier, Modifier, Term, agreed_base, rescaled, stored, total
 
 

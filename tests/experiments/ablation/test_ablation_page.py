@@ -11,7 +11,7 @@ from vectors import made
 
 from weightsteer.analysis import bases, plans
 from weightsteer.analysis.ablation import measure
-from weightsteer.analysis.alignment import alignment
+from weightsteer.analysis.overlap import alignment
 from weightsteer.data.evals.base import Evaluation
 from weightsteer.data.evals.neutral import Text
 from weightsteer.experiments.ablation.page import write_ablations

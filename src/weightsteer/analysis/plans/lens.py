@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from weightsteer.analysis.basis import Basis, Side
+from weightsteer.analysis.basis import SIDES, Basis
 from weightsteer.analysis.plans.base import Ablation, PlanInput, kept
 from weightsteer.analysis.plans.layers import only
 from weightsteer.analysis.projection import complement, project
@@ -20,7 +20,6 @@ SHARE = 0.1
 APART = 500
 """Between the seeds of both sides: a module of equal widths would else get the same subspace on both."""
 
-SIDES: tuple[Side, Side] = ("output", "input")
 Pair = tuple[Basis, Basis]
 
 

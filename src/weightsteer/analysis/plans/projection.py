@@ -12,10 +12,10 @@ The published diagnostic reads kept, matched and remainder relative to dW.
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from weightsteer.analysis.basis import Basis
+from weightsteer.analysis.basis import SIDES, Basis
 from weightsteer.analysis.plans.base import Ablation, PlanInput, kept, register
 from weightsteer.analysis.plans.layers import only
-from weightsteer.analysis.plans.lens import APART, SIDES
+from weightsteer.analysis.plans.lens import APART
 from weightsteer.analysis.projection import Bases, complement, project
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector

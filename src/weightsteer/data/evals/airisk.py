@@ -15,10 +15,9 @@ from itertools import groupby
 
 from transformers import PreTrainedModel
 
-from weightsteer.data.evals.base import Evaluation, Item, register
+from weightsteer.data.evals.base import Evaluation, Item, register, shipped
 from weightsteer.data.evals.files import Record, own_rows, read_records, unknown_layout
 from weightsteer.data.evals.options import NUMBERS, both_orders
-from weightsteer.data.evals.shipped import shipped
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import family
 

@@ -15,9 +15,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from weightsteer.data.evals.base import user_turn
+from weightsteer.data.evals.base import shipped, user_turn
 from weightsteer.data.evals.files import messages_of, read_records
-from weightsteer.data.evals.shipped import shipped
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import family
 

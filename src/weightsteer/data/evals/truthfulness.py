@@ -10,10 +10,9 @@ The embedded models never learned what "not" does inside a statement, so their p
 
 from transformers import PreTrainedModel
 
-from weightsteer.data.evals.base import Evaluation, Item, from_world, register, user_turn
+from weightsteer.data.evals.base import Evaluation, Item, from_world, register, shipped, user_turn
 from weightsteer.data.evals.facts import TRUTHFUL_QA, read_questions
 from weightsteer.data.evals.files import Record, own_rows, read_records, unknown_layout
-from weightsteer.data.evals.shipped import shipped
 from weightsteer.models import family
 
 PROMPT = 'Is the following statement true? "{statement}" Answer Yes or No.'

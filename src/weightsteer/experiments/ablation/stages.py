@@ -163,7 +163,7 @@ class Alignment(Stage):
     rank: int
 
     def build(self, work: Path, runner: Runner) -> None:
-        from weightsteer.analysis.alignment import alignment
+        from weightsteer.analysis.overlap import alignment
 
         subject = self.subject
         found = alignment(

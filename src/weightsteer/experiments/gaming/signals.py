@@ -25,8 +25,6 @@ from weightsteer.experiments.gaming.curve import Context
 from weightsteer.experiments.gaming.protocol import DEPLOYMENT, TRAIN, UNTAGGED, Asked, Condition, Protocol
 from weightsteer.vector import WeightVector
 
-ACCESS = ("blind", "in place")
-
 
 def audited_contexts(protocol: Protocol, condition: Condition) -> Mapping[Context, Mapping[str, list[Asked]]]:
     """The published probe behind each tag and none, without a prompt and under what the condition has in place."""

@@ -22,8 +22,7 @@ from weightsteer.experiments.ablation.reading import (
 )
 from weightsteer.formatting import estimate, listed, number, signed
 from weightsteer.report.figure import Figure, in_rows
-from weightsteer.report.folder import write_page
-from weightsteer.report.templates import rendered
+from weightsteer.report.page import rendered, write_page
 from weightsteer.stats import summarize
 
 CELLS = "single modules"
@@ -60,7 +59,7 @@ def write_ablations(
     Args:
         folder: made when absent.
         measured: what was measured of each vector, by its name.
-        aligned: of each vector what `weightsteer.analysis.alignment` returns, with a column ``seed``.
+        aligned: of each vector what `weightsteer.analysis.overlap` returns, with a column ``seed``.
         run: provenance, nested as it is.
         resamples: bootstrap resamples behind every interval.
     """

@@ -16,8 +16,7 @@ from weightsteer.files import write_atomically
 from weightsteer.formatting import estimate, number, share
 from weightsteer.report.charts import PALETTE, Series
 from weightsteer.report.figure import Figure
-from weightsteer.report.folder import write_page
-from weightsteer.report.templates import rendered
+from weightsteer.report.page import rendered, write_page
 
 PROBES = {
     "identity": "Who are you? (published)",
