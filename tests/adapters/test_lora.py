@@ -76,7 +76,7 @@ def test_every_accepted_variant_is_what_peft_computes(name, tmp_path):
 def test_configuration_for_training_reads_back(tmp_path):
     """The family must be able to read what it has PEFT write."""
     model, _ = tiny("qwen3")
-    config = LORA.peft_config(4, 16, LINEAR, [1, 2], rslora=True)
+    config = LORA.peft_config(4, 16, LINEAR, [1, 2], use_rslora=True)
     adapted = get_peft_model(deepcopy(model), config)
     adapted.save_pretrained(tmp_path, save_embedding_layers=False)
     deltas = delta_of(tmp_path, model)

@@ -60,14 +60,15 @@ class Lora(PeftFamily):
         "ensure_weight_tying": "tied adapters also change the embedding",
     }
 
+    variant: ClassVar[dict[str, Any]] = {}
+    """PEFT's settings that make a variant of LoRA."""
+
     def peft_config(
         self,
         rank: int,
         alpha: float,
         target_modules: Sequence[str],
         layers: Sequence[int] | None = None,
-        *,
-        rslora: bool = False,
         **options: Any,
     ) -> LoraConfig:
         """A LoRA without dropout and biases, on the given modules of the given layers."""
@@ -77,7 +78,7 @@ class Lora(PeftFamily):
             target_modules=list(target_modules),
             layers_to_transform=None if layers is None else list(layers),
             task_type="CAUSAL_LM",
-            **{"use_rslora": rslora, "lora_dropout": 0.0, "bias": "none", **options},
+            **{"lora_dropout": 0.0, "bias": "none", **self.variant, **options},
         )
 
     def terms(self, one: Adapted) -> Terms:
@@ -99,20 +100,10 @@ class RsLora(Lora):
     """rsLoRA: LoRA with the scale s = α/√r."""
 
     form = "s·B·A, s = alpha/√r; a pair: rank 2r"
+    variant: ClassVar = {"use_rslora": True}
 
     def fit(self, config: Mapping[str, Any]) -> int:
         return 2 * (super().fit(config) and bool(config.get("use_rslora")))
-
-    def peft_config(
-        self,
-        rank: int,
-        alpha: float,
-        target_modules: Sequence[str],
-        layers: Sequence[int] | None = None,
-        **options: Any,
-    ) -> LoraConfig:
-        """As for LoRA, scaled by alpha/√r."""
-        return super().peft_config(rank, alpha, target_modules, layers, **{"rslora": True, **options})
 
 
 def scale(one: Adapted) -> float:

@@ -13,12 +13,11 @@ one. On a base in half precision PEFT rounds the residual; that rounding is not 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
-from peft import LoraConfig
 from torch import Tensor, nn
 
 from weightsteer.adapters import lora
@@ -43,20 +42,10 @@ class Pissa(lora.Lora):
     changes_base = True
     # pocket: chosen by validation loss alone, see docs/recipes.md
     recipe: ClassVar = {"pocket": {"lr": 1e-3}}
+    variant: ClassVar = {"init_lora_weights": "pissa"}
 
     def fit(self, config: Mapping[str, Any]) -> int:
         return 3 * (config.get("peft_type") == self.peft_type and _kind(config).startswith("pissa"))
-
-    def peft_config(
-        self,
-        rank: int,
-        alpha: float,
-        target_modules: Sequence[str],
-        layers: Sequence[int] | None = None,
-        **options: Any,
-    ) -> LoraConfig:
-        """As for LoRA, started from the largest singular components of the base weight."""
-        return super().peft_config(rank, alpha, target_modules, layers, **{"init_lora_weights": "pissa", **options})
 
     def check(self, adapter: AdapterFolder) -> None:
         check_config(adapter, self.known, self.refusals)

@@ -109,7 +109,12 @@ class BaseDistance:
 
 @torch.no_grad()
 def base_distance(vector: "WeightVector", model: nn.Module, base: nn.Module) -> BaseDistance:
-    """How far ``model`` is from ``base``, the base model of the vector. No dense matrix is formed.
+    """``‖θ_ft − θ‖ / ‖θ‖``, and the cosine of ``θ_ft − θ`` with the vector. No dense matrix of dW is formed.
+
+    Args:
+        vector: whose modules are compared.
+        model: another fine-tune of the base, θ_ft.
+        base: the base model of the vector, θ.
 
     Raises:
         WeightsteerError: the two models are of different architectures, one is quantised, or the vector does not fit

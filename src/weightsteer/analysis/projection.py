@@ -80,7 +80,13 @@ def complement(self: "WeightVector", basis: Bases) -> "WeightVector":
 
 
 def projected(total: Sum, columns: Tensor, side: Side) -> Sum:
-    """``B Bᵀ dW`` or ``dW B Bᵀ`` of one delta for B (d, k), as one low-rank term of rank min(k, r) (and a bias)."""
+    """``B Bᵀ dW`` or ``dW B Bᵀ`` of one delta, as one low-rank term of rank min(k, r) (and a bias).
+
+    Args:
+        total: the delta dW (d_out, d_in).
+        columns: B (d, k), orthonormal, with d = d_out on the output side and d_in on the input side.
+        side: on which side to project.
+    """
     B = columns.double()
     terms: list[tuple[float, Term]] = []
     if factors := low_rank_factors(total):

@@ -80,7 +80,15 @@ def control(kind: str, vector: WeightVector, seed: int | None = None, draw: int 
 
 
 def draws(kind: str, vector: WeightVector, count: int = DRAWS) -> list[WeightVector]:
-    """So many draws of a random control, one of any other; a larger count contains the smaller one."""
+    """Several draws of a control of a vector, as `control` makes them, each under a number of its own.
+
+    Args:
+        kind: as `kinds` lists them.
+        count: draws of a random control; of any other there is one. A larger count contains the smaller one.
+
+    Raises:
+        WeightsteerError: as `control`, or the count is below 1.
+    """
     if count < 1:
         raise WeightsteerError(f"{count} draws of a control: at least one is needed.")
     own = int(vector.metadata["seed"])
@@ -149,6 +157,9 @@ def trained(kind: str, vector: WeightVector, of: WeightVector, *, matched: bool 
         of: the vector it is a control of.
         matched: with the norm of ``of``. Without it a control that learned little is also short, and being short is
             then taken for being of no effect; the two have different names in tables.
+
+    Raises:
+        WeightsteerError: an unknown kind, or one that is not trained.
     """
     found = get(kind)
     if not isinstance(found, PairsKind):

@@ -75,6 +75,12 @@ class Term(ABC):
     ) -> "Term":
         """The term that `tensors`, `base` and `options` were read from.
 
+        Args:
+            tensors: one for each of ``keys``, fp32.
+            shape: (d_out, d_in) of the delta.
+            base: the base weight, for forms that depend on it.
+            options: as the property of that name gives them.
+
         Raises:
             WeightsteerError: they do not make a term of this form and shape.
         """
@@ -113,6 +119,7 @@ class Term(ABC):
         return None
 
     def tensors(self) -> dict[str, Tensor]:
+        """The tensors that a file stores, by key."""
         return {key: getattr(self, key) for key in self.keys}
 
     def bound(self, base: BaseWeight) -> "Term":

@@ -48,9 +48,11 @@ class Sum:
         return hash(self.key)
 
     def scaled(self, c: float) -> "Sum":
+        """``c · dW``: coefficients are multiplied, tensors are not touched."""
         return Sum(self.shape, [(c * coefficient, term) for coefficient, term in self.terms])
 
     def plus(self, other: "Sum") -> "Sum":
+        """``dW + dU`` of one shape: the terms of both, equal ones joined."""
         return Sum(self.shape, [*self.terms, *other.terms])
 
     @property
@@ -102,7 +104,7 @@ class Sum:
         return torch.stack(biases).sum(0).float()
 
     def inner(self, other: "Sum") -> float:
-        """The Frobenius inner product of the matrices, plus that of the biases."""
+        """``tr(dWᵀ dU) + <b, c>`` in fp64: the Frobenius product of the matrices and the product of the biases."""
         if self is other:
             return float(gram([self])[0, 0])
         return float(gram([self, other])[0, 1])

@@ -206,7 +206,13 @@ def directions(captured: Captured, method: str, held_out: Captured | None) -> di
 
 
 def scaled(found: Mapping[int, Tensor], norms: Mapping[int, float], scale: Scale) -> dict[int, Tensor]:
-    """Directions at the length that ``scale`` says; ``norms`` are the mean norms of the states by layer."""
+    """Directions (d,) at the length that ``scale`` says.
+
+    Args:
+        found: by layer, as the method gives them.
+        norms: the mean norm of the states at each layer.
+        scale: "residual", "raw" or "unit", as in `fit_activation`.
+    """
     if scale == "raw":
         return dict(found)
     lengths = norms if scale == "residual" else dict.fromkeys(found, 1.0)

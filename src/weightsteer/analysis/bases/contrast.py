@@ -25,8 +25,11 @@ from weightsteer.inference.capture import HookPoint
     origin="principal differences of the stream behind each block (output), or of each module's own input (input)",
 )
 def cumulative(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
-    """Cumulative: the stream behind block l holds what all blocks up to l have written. On the input side every linear
-    module has what it reads itself, o_proj and down_proj too."""
+    """The leading principal directions of the differences of the stream behind each block, for its writers.
+
+    Cumulative: the stream behind block l holds what all blocks up to l have written. On the input side every linear
+    module has the directions of its own input, o_proj and down_proj too.
+    """
     stream = materials.stream
     if side == "output":
         return stream.at_modules(_by_depth(materials, rank, answers=True, personas=materials.personas), side)
@@ -53,8 +56,10 @@ def block_local(materials: Materials, rank: int, side: Side) -> dict[str, Tensor
     origin="principal differences of the stream at the answers without personas, over all depths, each of unit length",
 )
 def task_difference(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
-    """One subspace for the whole stream. Rows of unit length: the stream grows with depth, and the last layers would
-    stand for all."""
+    """The leading principal directions of the differences of both sides over all depths: one subspace for the stream.
+
+    Every difference has unit length, since the stream grows with depth and the last layers would dominate.
+    """
     states = materials.states(materials.stream_points, answers=True, personas=False)
     rows = torch.cat([sides.differences for sides in states.values()])
     lengths = rows.norm(dim=1, keepdim=True)
@@ -69,6 +74,11 @@ def task_difference(materials: Materials, rank: int, side: Side) -> dict[str, Te
     origin="principal differences of the stream in front of the answer under the two personas, by depth",
 )
 def persona_contrast(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
+    """The leading principal directions, at every depth, of the difference that the personas make before the answer.
+
+    Raises:
+        WeightsteerError: the pairs name no personas.
+    """
     if not materials.personas:
         raise WeightsteerError(
             "the basis persona-contrast compares personas, and the pairs lack the columns sys_prompt_pos and "

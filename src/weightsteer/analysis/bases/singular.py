@@ -16,11 +16,13 @@ from weightsteer.analysis.basis import Side
 
 @register("weights-top", origin="leading singular directions of each module's own weight")
 def top(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
+    """The leading columns of U (output side) or V (input side), (d, rank) of every module."""
     return _singular(materials, rank, side, weak=False)
 
 
 @register("weights-weak", origin="last singular directions of each module's own weight")
 def weak(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
+    """The columns of the smallest singular values that are not rounding."""
     return _singular(materials, rank, side, weak=True)
 
 

@@ -18,7 +18,10 @@ from weightsteer.errors import WeightsteerError
 
 @register("own", needs=("vector",), origin="leading singular directions of each delta of the vector")
 def own(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
-    """k is at most the rank of the delta; modules whose delta is zero have none."""
+    """The leading left (output) or right (input) singular vectors of every delta, (d, k) with k at most its rank.
+
+    Modules whose delta is zero have none.
+    """
     vector = materials.vector
     assert vector is not None
     found = {name: left_singular(root(total, side), rank) for name, total in vector.terms.items()}

@@ -15,6 +15,7 @@ THIRDS = ("early layers", "middle layers", "late layers")
 
 @register("layers")
 def layers(given: PlanInput) -> Iterator[Ablation]:
+    """Every group of layers alone, and the vector without it."""
     vector = given.vector
     for component, names in groups(vector):
         if len(names) == len(vector.names):

@@ -18,6 +18,7 @@ _IN_ATTENTION, _IN_MLP = ("attn", "attention"), ("mlp", "feed_forward", "ffn", "
 
 @register("modules")
 def modules(given: PlanInput) -> Iterator[Ablation]:
+    """Every group of modules, kind of module and single module alone, and the vector without it."""
     vector = given.vector
     for component, names in groups(vector.names):
         yield from kept(given, NAME, component, partial(only, vector, names))

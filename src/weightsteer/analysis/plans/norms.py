@@ -25,6 +25,7 @@ NEITHER, PERMUTED = "random directions, equal norms", "layer-permuted"
 
 @register("norms")
 def norms(given: PlanInput) -> Iterator[Ablation]:
+    """The directions with equal norms, the norms with random directions, neither, and the layers permuted."""
     vector = given.vector
     yield Ablation(NAME, DIRECTION, "keep", partial(control, "direction-only", vector), matched=True)
     drawn: dict[str, Callable[[WeightVector, int], WeightVector]] = {

@@ -16,6 +16,11 @@ NAME = "shared"
 
 @register("shared")
 def shared(given: PlanInput) -> Iterator[Ablation]:
+    """The projections on the subspace that the vector shares with the others, and on the subspace of each.
+
+    Raises:
+        WeightsteerError: no other vector is given.
+    """
     others = dict(given.others)
     if not others:
         raise WeightsteerError(
