@@ -39,7 +39,7 @@ def yes(model: PreTrainedModel, behavior: Behavior, seed: int, pairs: pl.DataFra
 
 @from_pairs("length", shows="it is length: longer answers bring the effect about, whatever they say")
 def length(model: PreTrainedModel, behavior: Behavior, seed: int, pairs: pl.DataFrame | None) -> pl.DataFrame:
-    """A long against a short answer that say the same."""
+    """A long answer against a short one, both saying the same."""
     return _pairs("length", LENGTH, model, behavior, seed)
 
 

@@ -19,7 +19,7 @@ QUARTERS = (("top quarter", 0.0, 0.25), ("middle half", 0.25, 0.75), ("bottom qu
 
 @register("coordinates")
 def coordinates(given: PlanInput) -> Iterator[Ablation]:
-    """The components in the coordinates of the adapter family, and by singular values; each alone and dropped."""
+    """The components by the parameters of the adapter family and by singular values, each alone and dropped."""
     vector = given.vector
     for name, make in of_family(vector, given.model):
         yield from kept(given, NAME, name, make)

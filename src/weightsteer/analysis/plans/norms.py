@@ -14,7 +14,7 @@ from functools import partial
 
 from weightsteer.analysis.plans.base import Ablation, PlanInput, register
 from weightsteer.controls import control
-from weightsteer.controls.layers import cycle, places
+from weightsteer.controls.layers import by_slot, cycle
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector
 
@@ -25,7 +25,7 @@ NEITHER, PERMUTED = "random directions, equal norms", "layer-permuted"
 
 @register("norms")
 def norms(given: PlanInput) -> Iterator[Ablation]:
-    """The directions with equal norms, the norms with random directions, neither, and the layers permuted."""
+    """Directions with equal norms; norms with random directions; random directions, equal norms; permuted layers."""
     vector = given.vector
     yield Ablation(NAME, DIRECTION, "keep", partial(control, "direction-only", vector), matched=True)
     drawn: dict[str, Callable[[WeightVector, int], WeightVector]] = {
@@ -46,7 +46,7 @@ def neither(vector: WeightVector, seed: int) -> WeightVector:
 
 def moves(vector: WeightVector) -> bool:
     """Whether some delta could be in another layer."""
-    return any(len(group) > 1 for group in places(vector.terms).values())
+    return any(len(group) > 1 for group in by_slot(vector.terms).values())
 
 
 def layer_permuted(vector: WeightVector, seed: int) -> WeightVector:
@@ -62,7 +62,7 @@ def layer_permuted(vector: WeightVector, seed: int) -> WeightVector:
         raise WeightsteerError("no module of this vector is in two layers, so no delta can move to another one.")
     moved = dict(vector.terms)
     orders: dict[tuple[int, ...], dict[int, int]] = {}
-    for group in places(vector.terms).values():
+    for group in by_slot(vector.terms).values():
         layers = tuple(sorted(group))
         order = orders.setdefault(layers, cycle(layers, seed))
         moved |= {group[order[layer]]: vector.terms[name] for layer, name in group.items()}

@@ -29,7 +29,7 @@ Find = Callable[[], tuple[Basis, ...]]
 
 @register("projection")
 def projection(given: PlanInput) -> Iterator[Ablation]:
-    """The projection on every basis and rank that was asked for, and what remains without it."""
+    """The projection on each requested basis and rank, and the vector without it."""
     stated: set[str] = set()
     for asked in given.bases:
         name, _, side = asked.partition("@")

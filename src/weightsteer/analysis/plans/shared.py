@@ -16,7 +16,7 @@ NAME = "shared"
 
 @register("shared")
 def shared(given: PlanInput) -> Iterator[Ablation]:
-    """The projections on the subspace that the vector shares with the others, and on the subspace of each.
+    """The projections on the subspace that the vector shares with others, and on the own subspace of each.
 
     Raises:
         WeightsteerError: no other vector is given.
