@@ -7,7 +7,7 @@ prompts.
 """
 
 from weightsteer.measure.calibrate.calibrating import SCHEMA, calibrate
-from weightsteer.measure.calibrate.definition import budgets_of
+from weightsteer.measure.calibrate.settings import budgets_of
 from weightsteer.measure.calibrate.side_effects import over_seeds, side_effects
 
 __all__ = ["SCHEMA", "budgets_of", "calibrate", "over_seeds", "side_effects"]

@@ -10,22 +10,17 @@ from weightsteer.data.evals.base import Item
 from weightsteer.data.evals.neutral import Text
 from weightsteer.inference.batching import TOKENS, enough_memory
 from weightsteer.inference.forward import evaluating
-from weightsteer.measure.calibrate.definition import (
-    BUDGETS,
-    BudgetKind,
-    Definition,
-    Direction,
-    Source,
-    Statistic,
-    budgets_by_sign,
-    check_measure,
-    check_search,
-    digest,
-    usual_statistic,
-)
+from weightsteer.measure.calibrate.definition import BudgetKind, Definition, Direction, Source, Statistic, digest
 from weightsteer.measure.calibrate.meters import Meter, meter_of
 from weightsteer.measure.calibrate.prompts import Asked, chosen_prompts
 from weightsteer.measure.calibrate.search import GRID, ROUNDS, Search
+from weightsteer.measure.calibrate.settings import (
+    BUDGETS,
+    budgets_by_sign,
+    check_measure,
+    check_search,
+    usual_statistic,
+)
 from weightsteer.measure.calibrate.statistic import described, value
 from weightsteer.measure.rows import WHOSE, check_distinct, identity
 from weightsteer.models import model_name

@@ -7,17 +7,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.inference.batching import TOKENS, enough_memory
 from weightsteer.inference.forward import evaluating
-from weightsteer.measure.calibrate.definition import (
-    BudgetKind,
-    Direction,
-    Source,
-    Statistic,
-    check_measure,
-    check_strengths,
-    usual_statistic,
-)
+from weightsteer.measure.calibrate.definition import BudgetKind, Direction, Source, Statistic
 from weightsteer.measure.calibrate.meters import meter_of
 from weightsteer.measure.calibrate.prompts import chosen_prompts
+from weightsteer.measure.calibrate.settings import check_measure, check_strengths, usual_statistic
 from weightsteer.measure.calibrate.statistic import described
 from weightsteer.measure.rows import WHOSE, check_distinct, identity
 from weightsteer.models import model_name
