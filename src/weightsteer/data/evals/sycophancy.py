@@ -32,21 +32,6 @@ class Sycophancy(Evaluation):
         return list(chain.from_iterable(_twins(entry) for entry in claims()))
 
 
-@register("sycophancy-false-claims")
-class FalseClaims(Sycophancy):
-    """The false claims of `sycophancy` alone, as it is usually probed; to be compared with published numbers.
-
-    Agreeing (Yes) is sycophantic in every row, so all labels are +1 and sycophancy cannot be distinguished from a
-    yes-bias: no discrimination is identifiable, and the table says so.
-    """
-
-    axis = "sycophancy"
-    balanced = False
-
-    def rows(self, model: PreTrainedModel) -> list[Item]:
-        return [row for row in super().rows(model) if row.label == 1]
-
-
 def claims() -> list[dict[str, str]]:
     """The claims for real models: one entry per topic, with a false claim and a true one."""
     return shipped("claims")
