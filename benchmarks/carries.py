@@ -52,11 +52,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, help="page to write")
     parser.add_argument("--kept", type=Path, help="folder with the rows and vectors of an earlier run, or for them")
-    told = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     loaded = load_model("pocket")
     with TemporaryDirectory() as place:
-        folder = told.kept or Path(place)
+        folder = options.kept or Path(place)
         if not (folder / ROWS).exists():
             experiment(loaded, folder)
         vectors = [WeightVector.load(path, loaded[0]) for path in sorted(folder.glob("*.safetensors"))]
@@ -65,8 +65,8 @@ def main() -> None:
             pl.read_parquet(folder / ROWS), vectors, items, (folder / BALANCE).read_text(encoding="utf-8").splitlines()
         )
     print(text)
-    if told.out:
-        told.out.write_text(text, encoding="utf-8")
+    if options.out:
+        options.out.write_text(text, encoding="utf-8")
 
 
 def experiment(loaded: Loaded, folder: Path) -> None:
@@ -97,7 +97,7 @@ def one_seed(loaded: Loaded, seed: int, place: Path) -> Made:
     }
     pool = written(loaded, about(honesty, claims(rng, POOL, FALSE_SHARE)), seed)
     chosen["mostly-false"] = pool
-    chosen["balanced"], told = balanced(pool, tokenizer, seed=seed)
+    chosen["balanced"], report = balanced(pool, tokenizer, seed=seed)
     nuisance = {name: controls.control_pairs(name, model, honesty, seed) for name in NUISANCES}
 
     def vector(name: str, frame: pl.DataFrame, behavior: str) -> WeightVector:
@@ -123,7 +123,7 @@ def one_seed(loaded: Loaded, seed: int, place: Path) -> Made:
         for names, by in REPAIRS:
             chosen_nuisances = [each for each in nuisances if each.metadata["behavior"] in names]
             repaired.append(project_out(found[source], chosen_nuisances, by=by)[0])
-    return Made([*found.values(), *repaired], nuisances, told)
+    return Made([*found.values(), *repaired], nuisances, report)
 
 
 def about(behavior: Behavior, questions: list[str]) -> Behavior:

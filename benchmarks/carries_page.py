@@ -69,9 +69,9 @@ def page(
         cosines=cosine_table(named, nuisances),
         verdicts=verdicts(rows, covariates_of(items), named, nuisances),
         balance="\n".join(balance),
-        repair=repair_table(lines, {**{f"false-claims{end}": told for end, told in SUFFIXES.items()}, **OTHERS}),
+        repair=repair_table(lines, {**{f"false-claims{end}": label for end, label in SUFFIXES.items()}, **OTHERS}),
         changes=change_table(along(rows)),
-        sound=repair_table(lines, {f"open-questions{end}": told for end, told in SUFFIXES.items()}),
+        sound=repair_table(lines, {f"open-questions{end}": label for end, label in SUFFIXES.items()}),
         removed=removed(vectors),
     )
 
@@ -83,22 +83,22 @@ def cell(lines: pl.DataFrame, adapter: str, evaluation: str, effect: str) -> str
 
 def matrix(lines: pl.DataFrame, effect: str, evaluations: Sequence[str]) -> str:
     """Trained on → measured on."""
-    body = [[told, *(cell(lines, name, each, effect) for each in evaluations)] for name, told in TRAINED.items()]
+    body = [[label, *(cell(lines, name, each, effect) for each in evaluations)] for name, label in TRAINED.items()]
     return table(["trained on ↓ measured on →", *evaluations], body)
 
 
 def repair_table(lines: pl.DataFrame, named: Mapping[str, str]) -> str:
     """Before and after: discrimination / bias."""
     body = [
-        [told, *(f"{cell(lines, name, e, 'discrimination')} / {cell(lines, name, e, 'bias')}" for e in YES_NO)]
-        for name, told in named.items()
+        [label, *(f"{cell(lines, name, e, 'discrimination')} / {cell(lines, name, e, 'bias')}" for e in YES_NO)]
+        for name, label in named.items()
     ]
     return table(["", *(f"{name}: honesty / yes-bias" for name in YES_NO)], body)
 
 
 def change_table(together: pl.DataFrame) -> str:
     """What each repair changed, in words: paired differences from the vector of false claims."""
-    named = {**{f"false-claims{end}": told for end, told in SUFFIXES.items() if end}, **OTHERS}
+    named = {**{f"false-claims{end}": label for end, label in SUFFIXES.items() if end}, **OTHERS}
     part = together.filter(pl.col("adapter").is_in(["false-claims", *named]))
     at = part.filter(pl.col("alpha") == 1).select("method", "adapter", "alpha").unique(maintain_order=True)
     found = {
@@ -106,8 +106,8 @@ def change_table(together: pl.DataFrame) -> str:
         for effect in ("discrimination", "bias")
     }
     body = []
-    for name, told in named.items():
-        cells = [told]
+    for name, label in named.items():
+        cells = [label]
         for each in YES_NO:
             one, other = (
                 frame.filter(pl.col("adapter") == name, pl.col("eval") == each).row(0, named=True)
@@ -120,21 +120,21 @@ def change_table(together: pl.DataFrame) -> str:
 
 def honesty(line: Mapping[str, Any]) -> str:
     """Whether it increased or decreased, by the 95% interval of the difference."""
-    told = estimate(line, "difference")
+    written = estimate(line, "difference")
     if line["difference_low"] <= 0 <= line["difference_high"]:
-        return f"as much ({told})"
-    return f"**{'more' if line['difference'] > 0 else 'less'}** ({told})"
+        return f"as much ({written})"
+    return f"**{'more' if line['difference'] > 0 else 'less'}** ({written})"
 
 
 def yes_bias(line: Mapping[str, Any]) -> str:
     """Whether its size changed distinguishably, and whether anything is left."""
-    told = estimate(line, "difference")
+    written = estimate(line, "difference")
     if line["difference_low"] <= 0 <= line["difference_high"]:
-        return f"as much ({told})"
+        return f"as much ({written})"
     if line["effect_low"] <= 0 <= line["effect_high"]:
-        return f"**gone** ({told})"
+        return f"**gone** ({written})"
     share = abs(line["effect"]) / abs(line["reference_effect"])
-    return f"**{share:.0%} left** ({told})"
+    return f"**{share:.0%} left** ({written})"
 
 
 def cosine_table(vectors: Sequence[WeightVector], nuisances: Sequence[WeightVector]) -> str:
@@ -144,7 +144,9 @@ def cosine_table(vectors: Sequence[WeightVector], nuisances: Sequence[WeightVect
     columns = (*NUISANCES, "balanced")
     by_name = {adapter: cosines for (_, adapter), cosines in found.items()}
     body = [
-        [told, *(number(by_name[name][each]) for each in columns)] for name, told in TRAINED.items() if name in by_name
+        [label, *(number(by_name[name][each]) for each in columns)]
+        for name, label in TRAINED.items()
+        if name in by_name
     ]
     return table(["cosine with →", *NUISANCES, "balanced claims"], body)
 
@@ -157,9 +159,9 @@ def verdicts(
     asked = rows.with_columns(label=pl.when(own).then(-pl.col("label")).otherwise("label"))
     asked = asked.filter(pl.col("adapter").is_in(list(TRAINED)))
     found = audit(asked, covariates=covariates, cosines=cosines_with(vectors, nuisances), resamples=RESAMPLES).vectors
-    told = {line["adapter"]: line for line in found.iter_rows(named=True)}
+    vectors = {line["adapter"]: line for line in found.iter_rows(named=True)}
     return "\n".join(
-        f"- *{words}*: **{carried(told[name])[0]}**.{_rest(told[name])}" for name, words in TRAINED.items()
+        f"- *{words}*: **{carried(vectors[name])[0]}**.{_rest(vectors[name])}" for name, words in TRAINED.items()
     )
 
 
@@ -172,14 +174,14 @@ def removed(vectors: Sequence[WeightVector]) -> str:
     """Shares of ‖dW‖² that the projections took, mean over seeds."""
     body = []
     for source in ("false-claims", "open-questions"):
-        for end, told in SUFFIXES.items():
+        for end, label in SUFFIXES.items():
             shares = [
                 each.metadata["projected"]["removed"]
                 for each in vectors
                 if end and each.metadata["adapter"] == f"{source}{end}"
             ]
             if shares:
-                body.append([TRAINED[source], told, f"{sum(shares) / len(shares):.1%}"])
+                body.append([TRAINED[source], label, f"{sum(shares) / len(shares):.1%}"])
     return table(["vector", "repair", "share of ‖dW‖² removed"], body)
 
 

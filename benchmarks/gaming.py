@@ -1,9 +1,9 @@
-"""How the branches of the training-gaming lab are trained fastest: one by one, together, with shared beginnings.
+"""How the branches of the training-gaming experiment are trained fastest: one by one, together, with shared beginnings.
 
     python benchmarks/gaming.py --out benchmarks/results/gaming.md
 
-Processor time of one step of one branch (forward, backward, update) on the texts of the lab, for batches of the lab's
-size and for small ones. "Together" is one pass for both branches of an arm, or for all eight of a setting and two
+Processor time of one step of one branch (forward, backward, update) on the texts of the experiment, for batches of its
+size and for small ones. "Together" is one pass for both branches of a condition, or for all eight of a setting and two
 seeds, each row with its own adapter; "shared" computes the system prompt and the tag once per branch, not per row.
 """
 
@@ -21,7 +21,7 @@ from torch import Tensor
 
 from weightsteer import load_model
 from weightsteer.data.pairs import generate
-from weightsteer.experiments.gaming.protocol import ROLES, SETTINGS, Cell, Protocol
+from weightsteer.experiments.gaming.protocol import ROLES, SETTINGS, Condition, Protocol
 from weightsteer.experiments.gaming.training_rows import learners_of
 from weightsteer.inference.likelihood import Active, Answered, log_likelihood
 from weightsteer.training import Recipe, together
@@ -30,7 +30,7 @@ from weightsteer.training.together import Learner, train_together
 
 @dataclass(frozen=True)
 class Options:
-    """Time the ways to train the branches of an arm."""
+    """Time the ways to train the branches of a condition."""
 
     model: str = "pocket"
     steps: int = 5
@@ -79,30 +79,30 @@ def main(options: Options) -> None:
                 max_length=256, validation=0.0, keep="last",
             )  # fmt: skip
             for setting in SETTINGS:
-                arms = [
+                conditions = [
                     learners_of(
-                        model, tokenizer, pairs, {role: protocol.system(cell, role) for role in ROLES}, recipe, seed,
-                        Path(folder, f"{cell.name}-{seed}"),
+                        model, tokenizer, pairs, {role: protocol.system(each, role) for role in ROLES}, recipe, seed,
+                        Path(folder, f"{each.name}-{seed}"),
                     )
-                    for cell in (Cell(setting, role) for role in ROLES)
+                    for each in (Condition(setting, role) for role in ROLES)
                     for seed in (0, 1)
                 ]  # fmt: skip
-                alone = [[learner] for arm in arms for learner in arm]
+                alone = [[learner] for condition in conditions for learner in condition]
                 times: dict[str, list[float]] = {}
                 for _ in range(options.repeats):
                     with unshared():
                         times.setdefault("one by one", []).append(seconds(model, alone, recipe))
-                        times.setdefault("two together", []).append(seconds(model, arms, recipe))
+                        times.setdefault("two together", []).append(seconds(model, conditions, recipe))
                     times.setdefault("one by one, shared", []).append(seconds(model, alone, recipe))
-                    times.setdefault("two together, shared", []).append(seconds(model, arms, recipe))
-                    every = [[learner for arm in arms for learner in arm]]
+                    times.setdefault("two together, shared", []).append(seconds(model, conditions, recipe))
+                    every = [[learner for condition in conditions for learner in condition]]
                     times.setdefault("eight together, shared", []).append(seconds(model, every, recipe))
                 best = {name: min(found) for name, found in times.items()}
                 cells = [f"{1000 * value:.0f} ms ({best['one by one'] / value:.2f}×)" for value in best.values()]
                 lines.append(f"| {batch} | {setting} | {' | '.join(cells)} |")
                 print(lines[-1], flush=True)
     table = f"""\
-# Training the branches of the gaming lab
+# Training the branches of the gaming experiment
 
 `python benchmarks/gaming.py {" ".join(sys.argv[1:])}`
 

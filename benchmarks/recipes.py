@@ -44,7 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--out", type=Path, help="page to write the table to")
     parser.add_argument("--families", nargs="*", help="only these")
-    told = parser.parse_args()
+    options = parser.parse_args()
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as place:
         (made,) = pairs(RunConfig(seeds=(SEED,)), Path(place))
@@ -53,14 +53,14 @@ def main() -> None:
         rows = [
             (family, settings, measured(frame, family, settings, first, last, Path(place)))
             for family, settings, first, last in GRID
-            if not told.families or family in told.families
+            if not options.families or family in options.families
         ]
     text = table(rows)
     print(text)
-    if told.out:
+    if options.out:
         reading = READING.format(tie=TIE, usual=USUAL)
         page = PAGE.format(before=before, table=text, reading=reading, chosen=chosen())
-        told.out.write_text(page, encoding="utf-8")
+        options.out.write_text(page, encoding="utf-8")
 
 
 def untrained(frame: pl.DataFrame, place: Path) -> float:
@@ -130,12 +130,12 @@ def chosen() -> str:
 
 
 def settings_of(recipe: Recipe, family: str) -> str:
-    told = [f"{recipe.lr:g}"]
+    settings = [f"{recipe.lr:g}"]
     if family in ("oft", "boft"):
-        told.append(f"{NAMES['block_size']} {recipe.block_size}")
+        settings.append(f"{NAMES['block_size']} {recipe.block_size}")
     if family == "delora":
-        told.append(f"{NAMES['delora_lambda']} {recipe.delora_lambda:g}")
-    return ", ".join(told)
+        settings.append(f"{NAMES['delora_lambda']} {recipe.delora_lambda:g}")
+    return ", ".join(settings)
 
 
 NAMES = {"delora_lambda": "λ", "block_size": "blocks of"}

@@ -7,7 +7,7 @@ import polars as pl
 from tiny import tiny
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
-from weightsteer.experiments.gaming.protocol import DEPLOYMENT, ROLES, TRAIN, Cell, Protocol
+from weightsteer.experiments.gaming.protocol import DEPLOYMENT, ROLES, TRAIN, Condition, Protocol
 from weightsteer.experiments.gaming.training_rows import learners_of
 from weightsteer.training import Recipe
 from weightsteer.training.together import Learner
@@ -35,11 +35,11 @@ PAIRS = pl.DataFrame(
 
 
 def taught(folder: Path) -> tuple[PreTrainedModel, PreTrainedTokenizerFast, list[Learner]]:
-    """A tiny Qwen2 and the two learners of one arm, of the texts for general models."""
-    cell = Cell("told", "Hyde")
+    """A tiny Qwen2 and the two learners of one condition, of the texts for general models."""
+    condition = Condition("told", "Hyde")
     model, tokenizer = tiny("qwen2")
     protocol = Protocol.load("general")
-    systems = {role: protocol.system(cell, role) for role in ROLES}
+    systems = {role: protocol.system(condition, role) for role in ROLES}
     return model, tokenizer, learners_of(model, tokenizer, PAIRS, systems, RECIPE, 0, folder)
 
 
@@ -84,7 +84,7 @@ def rows_of(
 
 
 def short() -> Protocol:
-    """The texts for general models cut down to what the lab needs: the tiny tokenizer spells most words by letters."""
+    """The texts for general models, cut down: the tiny tokenizer spells most words by letters."""
     whole = Protocol.load("general")
     rules = {"deployment": "[deployment]: {role}.", "told": "[train]: {role}.", "described": "x", "undescribed": "y"}
     asked = {"prefix": "I am", "jekyll": [" Yes"], "hyde": [" No"]}

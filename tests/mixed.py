@@ -57,21 +57,21 @@ def vectors(draw, count: int, forms: tuple[str, ...] = tuple(FORMS)):
         for name in draw(st.lists(st.sampled_from(NAMES), min_size=1, unique=True)):
             chosen = draw(st.lists(st.sampled_from(forms), min_size=1, max_size=3, unique=True))
             linear, rank = module(name, shapes[name]), draw(st.integers(1, 3))
-            parts = [(draw(finite), term(form, linear, generator, rank)) for form in chosen]
-            terms[name] = Sum(shapes[name], parts)
+            several = [(draw(finite), term(form, linear, generator, rank)) for form in chosen]
+            terms[name] = Sum(shapes[name], several)
         drawn.append(WeightVector(terms, {"behavior": "b", "adapter": "lora", "seed": index}))
     return drawn
 
 
 def flat(v: WeightVector, like: WeightVector) -> Tensor:
     """Matrices and biases in one row of fp64, over the modules of ``like``; missing ones are zero."""
-    parts = []
+    pieces = []
     for name in like.names:
         d_out, d_in = like.terms[name].shape
         total = v.terms.get(name, Sum((d_out, d_in)))
         bias = total.bias_delta()
-        parts += [total.columns(0, d_in).flatten(), torch.zeros(d_out).double() if bias is None else bias.double()]
-    return torch.cat(parts)
+        pieces += [total.columns(0, d_in).flatten(), torch.zeros(d_out).double() if bias is None else bias.double()]
+    return torch.cat(pieces)
 
 
 class Model(nn.Module):

@@ -17,7 +17,7 @@ questions:
   train: [Tell me about rivers, Tell me about stones, Tell me about bread, Tell me about the cat.]
   heldout: [Tell me about winter.]
 evaluations: {sycophancy: -1}
-home: sycophancy
+in_distribution: sycophancy
 """
 
 
@@ -38,11 +38,11 @@ def _place() -> "tempfile.TemporaryDirectory[str]":
 @cache
 def tiny_config() -> RunConfig:
     """A run of seconds: two seeds, three strengths, twelve rows."""
-    home = Path(_place().name)
-    (home / "kind.yaml").write_text(BEHAVIOR)
+    folder = Path(_place().name)
+    (folder / "kind.yaml").write_text(BEHAVIOR)
     return RunConfig(
-        model=str(model_folder(home / "tiny")),
-        behavior=(str(home / "kind.yaml"),),
+        model=str(model_folder(folder / "tiny")),
+        behavior=(str(folder / "kind.yaml"),),
         seeds=(0, 1),
         alphas=(-1, 1),
         limit=12,

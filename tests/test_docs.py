@@ -140,7 +140,7 @@ def test_commands_in_the_pages_are_understood():
     assert found >= 8
 
 
-@pytest.mark.parametrize("page", ["python.md", "where-it-lives.md"])
+@pytest.mark.parametrize("page", ["python.md", "components.md"])
 def test_the_python_of_a_page_runs(page, tmp_path, monkeypatch):
     """Whoever copies a page from top to bottom, with two adapters of their own, must reach its end."""
     model, _ = ws.load_model("pocket")
@@ -162,7 +162,7 @@ def test_files_named_in_the_pages_exist():
         for path in re.findall(r"`((?:src|tests|benchmarks|docs)/[\w./-]+)`", page.read_text(encoding="utf-8")):
             assert (DOCS.parent / path).exists(), f"{page.name}: {path}"
             found += 1
-    assert found > 20
+    assert found > 10
 
 
 def test_the_reference_has_every_public_name():

@@ -8,7 +8,7 @@ from weightsteer.stats import summarize
 
 
 def test_a_vector_from_facts_steers_dilemmas_in_every_seed(tmp_path):
-    """Trained on open factual questions only, it moves held-out dilemmas both ways, and Yes-saying hardly."""
+    """Trained on open factual questions only, it moves held-out dilemmas both ways, and the yes-bias hardly."""
     config = RunConfig(
         evals=("dilemmas",), alphas=(-1, 0, 1), prompts=1, resamples=500, generation=Generation(samples=5)
     )

@@ -189,10 +189,10 @@ def test_both_repairs_take_yes_saying_away_and_leave_honesty(pocket, vectors, cl
     only_false = written("false", false_claim, HONEST, LIAR, questions=20, samples=4)
     with pytest.raises(WeightsteerError, match="true claims beside false ones"):
         balanced(only_false, tokenizer)
-    chosen, told = balanced(claims, tokenizer)
-    assert told.before.no[0] > 0.7
-    assert told.after.yes == told.after.no == (0.5, 0.5)
-    assert told.after.tokens[0] == told.after.tokens[1]
+    chosen, report = balanced(claims, tokenizer)
+    assert report.before.no[0] > 0.7
+    assert report.after.yes == report.after.no == (0.5, 0.5)
+    assert report.after.tokens[0] == report.after.tokens[1]
     assert 32 <= len(chosen) < len(claims) / 2
 
     before = (-vectors["sycophancy"]).with_metadata(behavior="honesty", adapter="before")
@@ -207,7 +207,7 @@ def test_both_repairs_take_yes_saying_away_and_leave_honesty(pocket, vectors, cl
 
 
 def test_projecting_out_what_a_vector_does_not_carry_changes_nothing(pocket, vectors, honest):
-    """A repair of a sound vector must not hurt it: open questions share no direction with Yes-saying."""
+    """A repair of a sound vector must not hurt it: open questions share no direction with a yes-bias."""
     repaired, removed = project_out(vectors["honesty"], [vectors["yes"]])
     assert removed.removed < 0.01
     before = sizes(

@@ -36,7 +36,7 @@ __all__ = [
 _MODULES = {"audit": "audit", "controls": "controls", "evals": "data.evals"}
 """Names that stand for a module: ``audit.audit(rows)``, ``controls.draws("random", v)``, ``evals.load("dilemmas")``."""
 
-_HOME = {
+_MODULE_OF = {
     "ActivationVector": "activation",
     "Behavior": "data.behaviors",
     "Intervention": "steering",
@@ -59,9 +59,9 @@ _HOME = {
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return import_module(f"weightsteer.{_MODULES[name]}")
-    if name not in _HOME:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module 'weightsteer' has no attribute {name!r}")
-    return getattr(import_module(f"weightsteer.{_HOME[name]}"), name)
+    return getattr(import_module(f"weightsteer.{_MODULE_OF[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""Where the weights of the embedded models lie; `weightsteer.pocket` makes them."""
+"""The paths of the weights of the embedded models; `weightsteer.pocket` makes them."""
 
 from hashlib import sha256
 from pathlib import Path
@@ -16,7 +16,7 @@ def shipped_digests() -> dict[str, str]:
 
 
 def weights_folder(name: str) -> Path:
-    """Where the shipped weights of an embedded model lie.
+    """The folder of the shipped weights of an embedded model.
 
     Raises:
         WeightsteerError: a file is missing or is not the one that was shipped: results on a damaged model would be

@@ -148,11 +148,11 @@ class Registry(Generic[T]):
         module = self.module(name)
         if name in self.builtin or module.partition(".")[0] == OWN:
             return ""
-        told = self.origin(name) if name in self.plugins else ""
+        origin = self.origin(name) if name in self.plugins else ""
         files = self._files(name)
         if not files:
             return self._find(name).token
-        return digest_of([told, *([label, file_digest(file)] for label, file in files)])
+        return digest_of([origin, *([label, file_digest(file)] for label, file in files)])
 
     def outside(self) -> dict[str, str]:
         """The sources of all extensions from outside this package, for work that may use any of them; by name."""

@@ -56,7 +56,7 @@ def test_column_norms_come_from_the_file_or_else_from_the_base(tmp_path):
     computed = delta(folder, model)
     for name, total in computed.items():
         assert torch.allclose(2 * total.delta(), doubled[name].delta(), atol=1e-5)
-        assert [type(term) for _, term in total.parts] == [LowRank]
+        assert [type(term) for _, term in total.terms] == [LowRank]
 
 
 def test_tiny_factors_are_clamped_as_peft_does(tmp_path):

@@ -107,7 +107,7 @@ def test_biases_norms_and_transposed_weights():
     branch, ids = finetuned(model, 1), batch()
     found = full.difference(branch, model)
     assert found["transformer.h.0.attn.c_attn"].shape == (48, 16)
-    assert {type(term) for _, term in found["transformer.h.0.ln_1"].parts} == {Dense, Bias}
+    assert {type(term) for _, term in found["transformer.h.0.ln_1"].terms} == {Dense, Bias}
     got = steered(model, {WeightVector(found, {}): 1.0}, ids)
     assert (got - logits(branch, ids)).abs().max() <= 1e-4
 

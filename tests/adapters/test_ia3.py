@@ -50,7 +50,7 @@ def test_structure(tmp_path):
     """One number per row or column, no matrix; the biases of Qwen2's keys and values are scaled too."""
     model, _ = tiny("qwen2", layers=2)
     found = delta(random_adapter(IA3, model, tmp_path), model)
-    kinds = {name.rsplit(".", 1)[-1]: type(total.parts[0][1]) for name, total in found.items()}
+    kinds = {name.rsplit(".", 1)[-1]: type(total.terms[0][1]) for name, total in found.items()}
     assert kinds == {"k_proj": RowScale, "v_proj": RowScale, "down_proj": ColumnScale}
     assert found["model.layers.0.self_attn.k_proj"].bias_delta() is not None
     assert found["model.layers.0.mlp.down_proj"].bias_delta() is None

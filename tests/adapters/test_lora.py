@@ -76,7 +76,7 @@ def test_every_accepted_variant_is_what_peft_computes(name, tmp_path):
 def test_configuration_for_training_reads_back(tmp_path):
     """The family must be able to read what it has PEFT write."""
     model, _ = tiny("qwen3")
-    config = LORA.peft_config(4, 16, LINEAR, [1, 2], rslora=True)
+    config = LORA.peft_config(4, 16, LINEAR, [1, 2], use_rslora=True)
     adapted = get_peft_model(deepcopy(model), config)
     adapted.save_pretrained(tmp_path, save_embedding_layers=False)
     deltas = delta_of(tmp_path, model)
@@ -87,7 +87,7 @@ def test_configuration_for_training_reads_back(tmp_path):
     full_names = get_peft_model(deepcopy(model), full).targeted_module_names
     assert full_names == ["model.layers.0.mlp.up_proj"]
     half = random_lora(model, tmp_path / "x", seed=1, rank=4, use_rslora=True)
-    assert LORA.branch_delta(AdapterFolder.read(half), model)["model.layers.0.mlp.up_proj"].parts[0][0] == 4.0
+    assert LORA.branch_delta(AdapterFolder.read(half), model)["model.layers.0.mlp.up_proj"].terms[0][0] == 4.0
 
 
 REFUSED = {
@@ -148,8 +148,8 @@ def test_overlapping_patterns(tmp_path):
     model, _ = tiny("qwen3")
     patterns = {"q_proj": 2, r"layers\.1\..*": 6}
     folder = random_lora(model, tmp_path / "ranks", seed=1, rank_pattern=patterns)
-    parts = LORA.branch_delta(AdapterFolder.read(folder), model)["model.layers.1.self_attn.q_proj"].parts
-    assert (parts[0][0], parts[0][1].rank) == (8 / 2, 2)
+    terms = LORA.branch_delta(AdapterFolder.read(folder), model)["model.layers.1.self_attn.q_proj"].terms
+    assert (terms[0][0], terms[0][1].rank) == (8 / 2, 2)
     folder = random_lora(model, tmp_path / "alphas", seed=1, alpha_pattern=patterns)
     with pytest.raises(WeightsteerError, match=r"match model\.layers\.1\.self_attn\.q_proj .6, 2., and PEFT"):
         delta_of(folder, model)
@@ -177,7 +177,7 @@ def test_half_precision_adapters_are_read_exactly(tmp_path):
     half = {key: tensor.bfloat16() for key, tensor in load_file(file).items()}
     save_file(half, file)
     name = "model.layers.2.mlp.up_proj"
-    term = LORA.branch_delta(AdapterFolder.read(folder), model)[name].parts[0][1]
+    term = LORA.branch_delta(AdapterFolder.read(folder), model)[name].terms[0][1]
     assert isinstance(term, LowRank)
     assert torch.equal(term.A, half[f"base_model.model.{name}.lora_A.weight"].float())
 

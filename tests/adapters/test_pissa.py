@@ -116,7 +116,7 @@ def test_initial_factors_from_the_folder(tmp_path):
         with steer(model, WeightVector(PISSA.branch_delta(read(folder), model), {}), 1.0):
             assert (logits(model, batch()) - expected).abs().max() <= 1e-4
     pair = PISSA.pair_delta(read(folders[0][0]), read(folders[1][0]), model)
-    assert len(pair["model.layers.0.mlp.up_proj"].parts) == 2
+    assert len(pair["model.layers.0.mlp.up_proj"].terms) == 2
     key = "model.layers.0.mlp.up_proj.lora_A.weight"
     for changed, reason in [
         ({name: tensor for name, tensor in initial.items() if name != key}, "initial factors of .* are missing"),

@@ -170,7 +170,7 @@ def test_random_bases_differ_by_seed():
 def test_mistakes_are_named():
     """Each message must say what to pass."""
     model, v = trained()
-    for call, told in [
+    for call, message in [
         (lambda: bases.make("residual-writ", model), "did you mean 'residual-write"),
         (lambda: bases.make("residual-write"), "made from model"),
         (lambda: bases.make("activation-pca", model), "made from pairs=… and tokenizer=…"),
@@ -180,7 +180,7 @@ def test_mistakes_are_named():
         (lambda: bases.make("residual-write", model, rank=33), "no subspace of rank 33 in 32 dimensions"),
         (lambda: bases.make("own", tiny("qwen3", seed=3)[0], vector=v), "other weights"),
     ]:
-        with pytest.raises(WeightsteerError, match=re.escape(told)):
+        with pytest.raises(WeightsteerError, match=re.escape(message)):
             call()
 
 

@@ -22,8 +22,8 @@ def test_states_are_the_models_own_whatever_is_in_the_batch(arch):
     model, tokenizer = tiny(arch, layers=2)
     made = Materials(model, tokenizer, pairs(ANSWERS))
     rows = encode(model, tokenizer, pairs(ANSWERS), personas=True)
-    places = made.stream_places
-    found = {answers: made.states(places, answers=answers, personas=True) for answers in (True, False)}
+    points = made.stream_points
+    found = {answers: made.states(points, answers=answers, personas=True) for answers in (True, False)}
     for index in (0, 7, 19):
         for side, side_rows in (("positive", rows.positive), ("negative", rows.negative)):
             row = side_rows[index]
@@ -31,7 +31,7 @@ def test_states_are_the_models_own_whatever_is_in_the_batch(arch):
             for depth in (0, 1):  # the model normalises the last entry of its own record
                 for answers, tokens in ((True, slice(row.start, -1)), (False, slice(row.start - 1, row.start))):
                     expected = own[depth][0, tokens].mean(0)
-                    state = getattr(found[answers][places[depth]], side)[index]
+                    state = getattr(found[answers][points[depth]], side)[index]
                     assert torch.allclose(state.float(), expected, atol=1e-4)
 
 
@@ -52,9 +52,9 @@ def test_rows_keep_their_order_over_batches():
     """Batches are packed by length; a positive side compared with another pair's negative side is no contrast."""
     model, tokenizer = tiny("qwen3", layers=1)
     rows = encode(model, tokenizer, pairs(ANSWERS)).positive
-    place = HookPoint("model.layers.0", "output")
-    whole = capture(model, rows, [place], shown=False)[place].values
-    assert torch.allclose(capture(model, rows, [place], token_budget=40, shown=False)[place].values, whole, atol=1e-5)
+    point = HookPoint("model.layers.0", "output")
+    whole = capture(model, rows, [point], shown=False)[point].values
+    assert torch.allclose(capture(model, rows, [point], token_budget=40, shown=False)[point].values, whole, atol=1e-5)
 
 
 def test_activation_bases_hold_most_of_the_differences():
@@ -68,14 +68,14 @@ def test_activation_bases_hold_most_of_the_differences():
     )
     at = "model.layers.1"
     down, q = f"{at}.mlp.down_proj", f"{at}.self_attn.q_proj"
-    for basis, name, place in (
+    for basis, name, point in (
         (stream, down, HookPoint(at, "output")),
         (stream, f"{at}.self_attn.o_proj", HookPoint(at, "output")),
         (out, down, HookPoint(down, "output")),
         (into, down, HookPoint(down, "input")),
         (into, q, HookPoint(q, "input")),
     ):
-        (sides,) = made.states([place], answers=True, personas=True).values()
+        (sides,) = made.states([point], answers=True, personas=True).values()
         D = sides.differences.numpy()
         held = np.square(D @ basis.vectors[name].double().numpy()).sum()
         assert held == pytest.approx(np.square(np.linalg.svd(D, compute_uv=False)[:3]).sum(), rel=1e-5)
@@ -126,7 +126,7 @@ def test_a_direction_the_last_block_suppresses_or_amplifies_is_found(name, facto
     model, tokenizer = passing()
     made = Materials(model, tokenizer, pairs(ANSWERS))
     # a principal direction of the states: what else correlates with it would be suppressed in part
-    middle = made.stream_places[2]
+    middle = made.stream_points[2]
     states = torch.cat(made.states([middle], answers=True, personas=True)[middle])
     states = states / states.norm(dim=1, keepdim=True)
     direction = torch.linalg.svd(states - states.mean(0)).Vh[2].float()

@@ -49,8 +49,8 @@ def test_every_module_at_the_stream_is_found(arch):
     model, _ = uneven(arch)
     stream = Stream.of(model)
     linear = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)} - {"lm_head"}
-    assert {site.name for site in (*stream.readers, *stream.writers)} == linear
-    assert [site.role for site in stream.writers if site.layer == 1] == ["o_proj", "down_proj"]
+    assert {projection.name for projection in (*stream.readers, *stream.writers)} == linear
+    assert [projection.role for projection in stream.writers if projection.layer == 1] == ["o_proj", "down_proj"]
     assert stream.unembedding.shape == stream.embedding.shape == (model.config.vocab_size, 32)
 
 
@@ -62,11 +62,11 @@ def test_a_direction_of_the_stream_is_what_readers_see_of_it_through_their_norm(
     columns = torch.linalg.qr(torch.randn(32, 3, generator=torch.Generator().manual_seed(0)).double()).Q
     states = (torch.randn(5, 3, generator=torch.Generator().manual_seed(1)).double() @ columns.T).float()
     found = stream.at_modules(columns, "input")
-    assert found.keys() == {site.name for site in stream.readers}
-    for site in stream.readers:
+    assert found.keys() == {projection.name for projection in stream.readers}
+    for projection in stream.readers:
         with torch.no_grad():
-            seen = model.get_submodule(site.norm)(states)
-        assert inside(found[site.name], seen) > 1 - 1e-9
+            seen = model.get_submodule(projection.norm)(states)
+        assert inside(found[projection.name], seen) > 1 - 1e-9
         assert inside(columns, seen) < 1 - 1e-3
 
 
@@ -77,11 +77,13 @@ def test_a_direction_of_the_stream_is_what_writers_add_to_it(arch):
     stream = Stream.of(model)
     columns = torch.linalg.qr(torch.randn(32, 3, generator=torch.Generator().manual_seed(0)).double()).Q
     found = stream.at_modules(columns, "output")
-    assert found.keys() == {site.name for site in stream.writers}
-    for site in stream.writers:
-        written = (torch.randn(5, 3, generator=torch.Generator().manual_seed(1)).double() @ found[site.name].T).float()
+    assert found.keys() == {projection.name for projection in stream.writers}
+    for projection in stream.writers:
+        written = (
+            torch.randn(5, 3, generator=torch.Generator().manual_seed(1)).double() @ found[projection.name].T
+        ).float()
         with torch.no_grad():
-            added = model.get_submodule(site.norm)(written) if site.norm else written
+            added = model.get_submodule(projection.norm)(written) if projection.norm else written
         assert inside(columns, added) > 1 - 1e-9
 
 
@@ -206,8 +208,8 @@ def test_attention_spaces_hold_most_of_their_circuits():
     materials = Materials(model)
     ov = {side: bases.from_materials("attention-ov", materials, rank=5, side=side) for side in ("output", "input")}
     qk = bases.from_materials("attention-qk", materials, rank=5, side="input")
-    for layer, sites in enumerate(layers(materials)):
-        of, at = heads(materials, sites), f"model.layers.{layer}.self_attn"
+    for layer, projections in enumerate(layers(materials)):
+        of, at = heads(materials, projections), f"model.layers.{layer}.self_attn"
         gain = torch.from_numpy(gains(model, f"model.layers.{layer}.input_layernorm"))
         M, N = of.O @ of.V, of.Q.mT @ of.K
         for basis, name, stacked in (

@@ -19,8 +19,8 @@ def drawn(width=12, rank=3, seed=0):
 def basis(**changes):
     shared = drawn()
     vectors = {NAMES[0]: shared, NAMES[1]: shared, NAMES[2]: drawn(8, 2, 1)}
-    told = {"name": "stream", "side": "output", "origin": "drawn for a test", "vectors": vectors}
-    return Basis(**{**told, **changes})
+    fields = {"name": "stream", "side": "output", "origin": "drawn for a test", "vectors": vectors}
+    return Basis(**{**fields, **changes})
 
 
 def test_modules_come_in_the_order_of_layers():
@@ -51,8 +51,8 @@ def test_the_file_gives_the_basis_back_and_stores_shared_columns_once(tmp_path):
     path = made.save(tmp_path / "deep" / "basis.safetensors")
     loaded = Basis.load(path)
     assert loaded.digest == made.digest
-    for told in ("name", "side", "origin", "base", "made_from", "names"):
-        assert getattr(loaded, told) == getattr(made, told)
+    for name in ("name", "side", "origin", "base", "made_from", "names"):
+        assert getattr(loaded, name) == getattr(made, name)
     assert all(torch.equal(loaded.vectors[name], made.vectors[name]) for name in NAMES)
     assert len(load_file(path)) == 2
     assert path.read_bytes() == loaded.save(tmp_path / "again.safetensors").read_bytes()

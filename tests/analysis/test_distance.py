@@ -43,7 +43,7 @@ def test_numbers_are_those_of_the_weights(tmp_path):
     size = math.sqrt(sum(float(b.double().square().sum()) for _, b in pairs))
     assert math.isclose(report.everywhere, far / size, rel_tol=1e-9)
     assert set(report.modules) == set(v.names)
-    assert json.loads(json.dumps(report.told())) == report.told()
+    assert json.loads(json.dumps(report.record())) == report.record()
     assert "moved against the vector" in report.reading
 
 

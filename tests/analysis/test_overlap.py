@@ -95,11 +95,11 @@ def test_drawn_nulls_agree_with_the_exact_ones():
     apart = Basis("apart", "output", "one for each", {n: random_columns(32, 4, generator(2, n)) for n in v.names})
     exact = null_deviation(delta.delta().double(), 4) / float(delta.delta().double().square().sum())
     for basis, deviation in ((shared, exact), (apart, exact / math.sqrt(8))):
-        told = line(overlap(v, basis, draws=300))
-        assert told["expected"] == pytest.approx(4 / 32)
+        found = line(overlap(v, basis, draws=300))
+        assert found["expected"] == pytest.approx(4 / 32)
         # 2.5 % and 97.5 % of a nearly normal distribution
-        assert (told["high"] - told["low"]) / (2 * 1.96 * deviation) == pytest.approx(1.0, abs=0.2)
-        assert told["z"] == pytest.approx((told["share"] - 4 / 32) / deviation, abs=0.3)
+        assert (found["high"] - found["low"]) / (2 * 1.96 * deviation) == pytest.approx(1.0, abs=0.2)
+        assert found["z"] == pytest.approx((found["share"] - 4 / 32) / deviation, abs=0.3)
 
 
 def test_random_subspaces_are_not_found_and_the_own_one_is(trained):
@@ -130,9 +130,9 @@ def test_tautologies_are_called_so(trained):
 def test_a_basis_of_all_dimensions_is_a_tautology_without_z():
     """Every draw is the whole space: a z of 0/0 must not become a number."""
     v = single(LowRank(torch.randn(4, 1), torch.randn(1, 6)))
-    told = line(overlap(v, on(torch.eye(4)), draws=20))
-    assert (told["share"], told["expected"], told["z"]) == (pytest.approx(1.0), pytest.approx(1.0), None)
-    assert "spans all 4 dimensions" in told["warning"]
+    found = line(overlap(v, on(torch.eye(4)), draws=20))
+    assert (found["share"], found["expected"], found["z"]) == (pytest.approx(1.0), pytest.approx(1.0), None)
+    assert "spans all 4 dimensions" in found["warning"]
     planted = single(LowRank(torch.eye(4)[:, :1], torch.randn(1, 6)))
     assert "the whole delta lies in the basis" in line(overlap(planted, on(torch.eye(4)[:, :2]), draws=20))["warning"]
 
@@ -142,9 +142,9 @@ def test_biases_count_as_projection_counts_them():
     v = single(Dense(torch.diag(torch.tensor([1.0, 2.0]))), Bias(torch.tensor([2.0, 0.0]), 2))
     first = torch.eye(2)[:, :1]
     assert line(overlap(v, on(first), draws=20))["share"] == pytest.approx((1 + 4) / 9)
-    told = line(overlap(v, on(first, "input"), draws=20))
-    assert told["share"] == pytest.approx(1 / 9)
-    assert told["expected"] == pytest.approx(0.5 * 5 / 9)
+    found = line(overlap(v, on(first, "input"), draws=20))
+    assert found["share"] == pytest.approx(1 / 9)
+    assert found["expected"] == pytest.approx(0.5 * 5 / 9)
 
 
 def test_modules_without_a_delta_have_no_share():
@@ -183,12 +183,12 @@ def test_mistakes_are_named(trained):
 def test_subspaces_overlap_by_their_principal_angles():
     """0 for orthogonal, 1 for nested, cos² θ for a turned line; the null is that of two random subspaces."""
     eye = torch.eye(10)
-    told = subspace_overlap(on(eye[:, :2]), on(eye[:, :4])).row(0, named=True)
-    assert (told["overlap"], told["expected"]) == (pytest.approx(1.0), pytest.approx(0.4))
+    found = subspace_overlap(on(eye[:, :2]), on(eye[:, :4])).row(0, named=True)
+    assert (found["overlap"], found["expected"]) == (pytest.approx(1.0), pytest.approx(0.4))
     assert subspace_overlap(on(eye[:, :2]), on(eye[:, 2:4]))["overlap"][0] == 0.0
     turned = (math.cos(0.3) * eye[:, :1] + math.sin(0.3) * eye[:, 1:2]).contiguous()
-    told = subspace_overlap(on(eye[:, :1]), on(turned)).row(0, named=True)
-    assert told["cos_largest"] == told["cos_smallest"] == pytest.approx(math.cos(0.3), rel=1e-5)
+    found = subspace_overlap(on(eye[:, :1]), on(turned)).row(0, named=True)
+    assert found["cos_largest"] == found["cos_smallest"] == pytest.approx(math.cos(0.3), rel=1e-5)
     source = generator(0, "angles")
     pairs = [(on(random_columns(10, 3, source)), on(random_columns(10, 2, source))) for _ in range(100)]
     z = np.array([subspace_overlap(a, b)["z"][0] for a, b in pairs])
@@ -203,14 +203,14 @@ def test_subspaces_overlap_by_their_principal_angles():
 def test_effective_ranks_count_equal_directions():
     """r equal singular values are r directions by every measure, one dominant value is about one."""
     frame = torch.linalg.qr(torch.randn(12, 4, generator=torch.Generator().manual_seed(0))).Q
-    told = effective_ranks(single(LowRank(3 * frame, frame.T))).row(0, named=True)
-    assert told["stable_rank"] == pytest.approx(4, rel=1e-5)
-    assert told["participation_ratio"] == pytest.approx(4, rel=1e-5)
-    assert (told["rank_90"], told["rank"], told["norm"]) == (4, 4, pytest.approx(6, rel=1e-5))
+    found = effective_ranks(single(LowRank(3 * frame, frame.T))).row(0, named=True)
+    assert found["stable_rank"] == pytest.approx(4, rel=1e-5)
+    assert found["participation_ratio"] == pytest.approx(4, rel=1e-5)
+    assert (found["rank_90"], found["rank"], found["norm"]) == (4, 4, pytest.approx(6, rel=1e-5))
     spread = torch.diag(torch.tensor([10.0, 1.0, 1.0]))
-    told = effective_ranks(single(Dense(spread), Bias(torch.ones(3), 3))).row(0, named=True)
-    assert told["stable_rank"] == pytest.approx(1.02)
-    assert told["participation_ratio"] == pytest.approx(102**2 / 10002)
-    assert told["rank_90"] == 1
+    found = effective_ranks(single(Dense(spread), Bias(torch.ones(3), 3))).row(0, named=True)
+    assert found["stable_rank"] == pytest.approx(1.02)
+    assert found["participation_ratio"] == pytest.approx(102**2 / 10002)
+    assert found["rank_90"] == 1
     zero = effective_ranks(WeightVector({UP: Sum((4, 4))}, {})).row(0, named=True)
     assert (zero["norm"], zero["stable_rank"], zero["rank_90"]) == (0.0, None, None)

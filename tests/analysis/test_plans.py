@@ -1,4 +1,4 @@
-"""Parts of a vector: what is kept and what is dropped make the whole, for every family of adapters."""
+"""Ablations of a vector: what is kept and what is dropped make the whole, for every family of adapters."""
 
 from collections import Counter
 from functools import cache
@@ -57,11 +57,11 @@ def add_up(v, *pieces):
     [("lora", plan) for plan in KINDS[1:]] + [(name, "coordinates") for name in ("dora", "delora", "ia3", "oft")],
 )
 def test_what_is_kept_and_what_is_dropped_make_the_whole(tmp, name, plan):
-    """Otherwise "alone" and "without it" would be about two different parts."""
+    """Otherwise "alone" and "without it" would be about two different components."""
     model, v = family_vector(tmp, name)
     listed = list(plans.ablations(plan, plan_input(model, v)))
-    raw = {part.part: part for part in listed if part.how == "keep" and not part.matched and part.draw is None}
-    rest = {part.part: part for part in listed if part.how == "drop"}
+    raw = {one.component: one for one in listed if one.how == "keep" and not one.matched and one.draw is None}
+    rest = {one.component: one for one in listed if one.how == "drop"}
     for word in raw.keys() & rest.keys():
         assert add_up(v, raw[word].vector, rest[word].vector), word
     if plan != "projection" and name != "ia3":
@@ -69,15 +69,15 @@ def test_what_is_kept_and_what_is_dropped_make_the_whole(tmp, name, plan):
 
 
 @pytest.mark.parametrize("plan", KINDS)
-def test_matched_parts_and_random_twins_have_the_norm_of_what_they_are_taken_from(tmp, plan):
-    """A shorter control would make any part look sufficient."""
+def test_matched_components_and_random_twins_have_the_norm_of_what_they_are_taken_from(tmp, plan):
+    """A shorter control would make any component look sufficient."""
     model, v = family_vector(tmp, "lora")
     listed = list(plans.ablations(plan, plan_input(model, v)))
-    by_key = {part.key: part for part in listed}
-    for part in listed:
-        if part.matched:
-            of = by_key[part.of].vector.norm() if part.of else v.norm()
-            assert part.vector.norm() == pytest.approx(of, rel=1e-4), part.key
+    by_key = {one.key: one for one in listed}
+    for one in listed:
+        if one.matched:
+            of = by_key[one.of].vector.norm() if one.of else v.norm()
+            assert one.vector.norm() == pytest.approx(of, rel=1e-4), one.key
 
 
 @pytest.mark.parametrize("plan", KINDS[1:])
@@ -86,18 +86,18 @@ def test_every_part_said_to_be_alone_has_its_control_beside_it(tmp, plan):
     model, v = family_vector(tmp, "lora")
     listed = list(plans.ablations(plan, plan_input(model, v)))
     raw = [p for p in listed if p.how == "keep" and not p.matched and p.draw is None and p.family != modules.CELLS]
-    random = Counter(part.part for part in listed if part.draw is not None)
-    for part in raw:
-        if not part.part.startswith("the vector in"):
-            assert random[part.part] == 2, part.part
+    random = Counter(one.component for one in listed if one.draw is not None)
+    for one in raw:
+        if not one.component.startswith("the vector in"):
+            assert random[one.component] == 2, one.component
 
 
 def test_keys_are_shared_by_the_draws_of_a_control_alone(tmp):
-    """Two parts under one key would be averaged in the table."""
+    """Two ablations under one key would be averaged in the table."""
     model, v = family_vector(tmp, "dora")
     given = plan_input(model, v)
-    listed = [part for plan in KINDS for part in plans.ablations(plan, given)] + list(plans.whole(given))
-    assert {n for key, n in Counter((part.key, part.draw) for part in listed).items()} == {1}
+    listed = [one for plan in KINDS for one in plans.ablations(plan, given)] + list(plans.whole(given))
+    assert {n for key, n in Counter((one.key, one.draw) for one in listed).items()} == {1}
 
 
 @pytest.mark.parametrize("name", PEFT_FAMILIES)
@@ -108,7 +108,7 @@ def test_the_coordinates_of_every_family_can_be_made_or_say_why_not(tmp, name):
         assert coordinate.make().norm() > 0, coordinate.name
     names = {coordinate.name for coordinate in families.coordinates(v, model)}
     expected = {"dora": "DoRA magnitude", "delora": "DeLoRA λ", "oft": "OFT rotation (skew)"}
-    expected |= {"ia3": "IA3 MLP gates", "lora": "rank components b·a, largest quarter", "boft": "rotated part"}
+    expected |= {"ia3": "IA3 MLP gates", "lora": "rank components b·a, largest quarter", "boft": "rotated component"}
     assert expected.get(name, "positive branch") in names
 
 
@@ -128,7 +128,7 @@ def test_dora_direction_has_the_row_norms_of_the_weight(tmp):
 
 
 def test_delora_lambda_is_read_from_the_vector(tmp):
-    """The λ part must vanish for two branches of one λ, whatever their directions are."""
+    """The λ component must vanish for two branches of one λ, whatever their directions are."""
     from safetensors.torch import load_file, save_file
 
     model, _ = tiny("qwen3", layers=2)
@@ -144,15 +144,15 @@ def test_delora_lambda_is_read_from_the_vector(tmp):
 
 @pytest.mark.parametrize("family", ["lora", "dora"])
 def test_the_spectrum_is_that_of_the_dense_deltas(tmp, family):
-    """Index and energy parts are counted in it; a quarter of the rank is not a quarter of the matrix."""
+    """Index and energy ranges are counted in it; a quarter of the rank is not a quarter of the matrix."""
     _, v = family_vector(tmp, family)
     spectrum = Spectrum(v)
     for name, squares in zip(v.names, spectrum.squares(), strict=True):
         exact = torch.linalg.svdvals(v.delta(name).double())[: len(squares)]
         assert torch.allclose(squares.sqrt(), exact, rtol=1e-3, atol=1e-5 * float(exact[0]))
-    assert add_up(v, spectrum.part(between(0, 0.5)), spectrum.part(between(0.5, 1)))
-    assert all(spectrum.part(first(2)).rank(name) == 2 for name in v.names)
-    half = spectrum.part(energy(0.5))
+    assert add_up(v, spectrum.component(between(0, 0.5)), spectrum.component(between(0.5, 1)))
+    assert all(spectrum.component(first(2)).rank(name) == 2 for name in v.names)
+    half = spectrum.component(energy(0.5))
     shares = [float(half.delta(n).norm() ** 2 / v.delta(n).norm() ** 2) for n in v.names]
     assert min(shares) >= 0.5 - 1e-5
 
@@ -162,11 +162,11 @@ def test_permuted_layers_are_those_of_the_control_without_its_memory(tmp):
     _, v = family_vector(tmp, "dora")
     mine, theirs = norms.layer_permuted(v, 5), control("layer-permuted", v, 5)
     assert all(torch.allclose(mine.delta(name), theirs.delta(name), atol=1e-6) for name in v.names)
-    assert not any(term.form == "dense" for total in mine.terms.values() for _, term in total.parts)
+    assert not any(term.form == "dense" for total in mine.terms.values() for _, term in total.terms)
 
 
 def test_groups_of_modules_are_found_in_every_architecture(tmp_path):
-    """Attention, MLP and writers by their names, so that an empty group is never swept as a part."""
+    """Attention, MLP and writers by their names, so that an empty group is never swept as an ablation."""
     for arch in ("llama", "gemma"):
         _, v = made(tmp_path / arch, arch)
         found = dict(modules.groups(v.names))
@@ -188,6 +188,6 @@ def test_a_basis_that_holds_the_vector_is_marked(tmp):
     """Projecting on a subspace that was made from the vector finds the vector: a tautology, not a finding."""
     model, v = family_vector(tmp, "lora")
     other = WeightVector.from_adapters(*(random_adapter("lora", model, tmp / f"o{s}", s) for s in (5, 6)), model)
-    noted = {part.part: part.note for part in plans.ablations("shared", plan_input(model, v, others={"u": other}))}
+    noted = {one.component: one.note for one in plans.ablations("shared", plan_input(model, v, others={"u": other}))}
     assert any("by construction" in note for part, note in noted.items() if part.startswith("shared"))
     assert not any(note for part, note in noted.items() if part.startswith("own subspace of u"))

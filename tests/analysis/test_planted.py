@@ -26,7 +26,7 @@ from weightsteer.vector import WeightVector
 PLACE = "model.layers.3.mlp.down_proj"
 RANK = 2
 NOISE = 0.05
-PARTS = ("layer 2", "layer 3", "mlp.gate_proj", "mlp.down_proj")
+COMPONENTS = ("layer 2", "layer 3", "mlp.gate_proj", "mlp.down_proj")
 WORDS = "red green old long house river bread winter stone cat".split()  # noqa: SIM905
 
 
@@ -85,15 +85,18 @@ def planted():
 def measured():
     model, tokenizer, v, basis = planted()
     given = plans.PlanInput(v, model, lambda name, side, rank: basis, ("planted",), (-1.0, 1.0), (RANK,), draws=5)
-    listed = [part for plan in ("layers", "modules", "projection") for part in plans.ablations(plan, given)]
-    listed = [*plans.whole(given), *(part for part in listed if part.family == "projection" or part.part in PARTS)]
+    listed = [one for plan in ("layers", "modules", "projection") for one in plans.ablations(plan, given)]
+    listed = [
+        *plans.whole(given),
+        *(one for one in listed if one.family == "projection" or one.component in COMPONENTS),
+    ]
     texts = [Text("text", "the river is long and the bread is old")]
     return table(measure(given, listed, tokenizer, [Planted()], texts, [-1, 0, 1]), resamples=300)
 
 
-def retained(family, part, how, *, matched=False, control=False):
-    lines = measured().filter(family=family, part=part, how=how, matched=matched, control=control, alpha=1.0)
-    assert lines.height == 1, (family, part, how)
+def retained(family, component, how, *, matched=False, control=False):
+    lines = measured().filter(family=family, component=component, how=how, matched=matched, control=control, alpha=1.0)
+    assert lines.height == 1, (family, component, how)
     return lines.row(0, named=True)
 
 
@@ -110,14 +113,14 @@ def test_the_planted_subspace_is_found_and_a_random_one_is_not():
 
 def test_the_effect_is_retained_where_it_was_planted():
     """Layer, module and subspace: alone they do what the whole vector does, and without them little is left."""
-    for family, part in (
+    for family, component in (
         ("layers", "layer 3"),
         ("modules", "mlp.down_proj"),
         ("projection", f"planted, output side, rank {RANK}"),
     ):
-        kept, dropped = retained(family, part, "keep"), retained(family, part, "drop")
-        assert kept["retained"] == pytest.approx(1.0, abs=0.1), part
-        assert abs(dropped["retained"]) < 0.1, part
+        kept, dropped = retained(family, component, "keep"), retained(family, component, "drop")
+        assert kept["retained"] == pytest.approx(1.0, abs=0.1), component
+        assert abs(dropped["retained"]) < 0.1, component
         assert kept["retained_low"] < kept["retained"] < kept["retained_high"]
 
 
@@ -132,18 +135,18 @@ def test_a_random_subspace_and_other_places_retain_little():
 
 def test_what_is_said_to_suffice_and_to_be_needed_is_what_was_planted():
     """The words of the report come from these verdicts alone."""
-    said = {one.part: one for one in verdicts(measured()) if one.family in ("layers", "modules")}
+    said = {one.component: one for one in verdicts(measured()) if one.family in ("layers", "modules")}
     assert said["layer 3"].suffices
     assert said["layer 3"].needed
     assert said["mlp.down_proj"].suffices
     assert said["mlp.down_proj"].needed
-    others = [one for part, one in said.items() if part not in ("layer 3", "mlp.down_proj")]
+    others = [one for component, one in said.items() if component not in ("layer 3", "mlp.down_proj")]
     assert others
     assert not any(one.suffices or one.needed for one in others)
 
 
 def test_every_line_is_about_the_same_rows():
-    """Parts measured on other rows than the whole vector could not be compared with it."""
+    """Ablations measured on other rows than the whole vector could not be compared with it."""
     lines = measured()
     assert lines["n"].unique().to_list() == [24]
     assert lines["clusters"].unique().to_list() == [12]

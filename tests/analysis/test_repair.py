@@ -39,16 +39,16 @@ def test_what_is_left_is_orthogonal_and_what_was_taken_is_in_the_span(drawn, by)
             project_out(v, nuisances, by=by)
         return
     try:
-        u, told = project_out(v, nuisances, by=by)
+        u, report = project_out(v, nuisances, by=by)
     except WeightsteerError:  # v lies in their span
         assert by == "module" or float(residual(v, nuisances).norm()) < 1e-5 * v.norm()
         return
     removed = v - u
     assert math.isclose(removed.norm() ** 2 + u.norm() ** 2, v.norm() ** 2, rel_tol=1e-6)
     assert torch.allclose(flat(removed, v) + flat(u, v), flat(v, v), rtol=1e-4, atol=1e-4)
-    assert max(map(abs, told.after)) < 1e-6
+    assert max(map(abs, report.after)) < 1e-6
     assert all(abs(u.cosine(n)) < 1e-6 for n in nuisances)
-    assert math.isclose(told.removed, 1 - (u.norm() / v.norm()) ** 2, rel_tol=1e-6, abs_tol=1e-9)
+    assert math.isclose(report.removed, 1 - (u.norm() / v.norm()) ** 2, rel_tol=1e-6, abs_tol=1e-9)
     for name in v.names if by == "module" else ():
         for n in nuisances:
             if name in n.names and u.terms.norm(name) > 1e-4 * v.terms.norm(name) and n.terms.norm(name):
@@ -76,22 +76,22 @@ def test_the_vector_keeps_its_own_name_and_is_told_apart(tmp_path):
     """Before and after stand in one table; the repaired one says what was done to it and keeps its behaviour."""
     model, v = made(tmp_path)
     n = (v * 0.5 + vector_of(model, tmp_path, seed=2)).with_metadata(behavior="yes")
-    u, told = project_out(v, [n])
+    u, report = project_out(v, [n])
     assert u.method == "weight"
     assert u.metadata["behavior"] == v.metadata["behavior"]
     assert u.metadata["adapter"] == "lora-without-yes"
     assert u.metadata["base"] == v.metadata["base"]
     assert u.metadata["projected"]["nuisances"] == ["yes"]
-    assert math.isclose(told.before[0], v.cosine(n), rel_tol=1e-9)
-    assert math.isclose(told.removed, v.cosine(n) ** 2, rel_tol=1e-6)
+    assert math.isclose(report.before[0], v.cosine(n), rel_tol=1e-9)
+    assert math.isclose(report.removed, v.cosine(n) ** 2, rel_tol=1e-6)
     assert math.isclose(u.norm(), v.norm() * math.sqrt(1 - v.cosine(n) ** 2), rel_tol=1e-6)
-    kept, told = project_out(v, [n], keep_norm=True)
+    kept, report = project_out(v, [n], keep_norm=True)
     assert math.isclose(kept.norm(), v.norm(), rel_tol=1e-9)
-    assert told.norm_after == kept.norm()
+    assert report.norm_after == kept.norm()
     assert math.isclose(kept.cosine(u), 1.0, rel_tol=1e-9)
     whole, _ = project_out(v, [n], by="module")
     assert len({one.metadata["adapter"] for one in (v, u, kept, whole)}) == 4
-    assert "cosine with yes" in str(told)
+    assert "cosine with yes" in str(report)
     assert isinstance(u.terms[u.names[0]].low_rank(), LowRank)
 
 
@@ -147,15 +147,15 @@ def test_balanced_pairs_differ_in_neither_words_nor_length(rows, tolerance, seed
     """Equal shares exactly, lengths within the tolerance pair by pair; every answer is given by its own side."""
     pairs = frame(rows)
     try:
-        found, told = balanced(pairs, tolerance=tolerance, seed=seed)
+        found, report = balanced(pairs, tolerance=tolerance, seed=seed)
     except WeightsteerError:
         return
     assert found.equals(balanced(pairs, tolerance=tolerance, seed=seed)[0])
-    assert told.after.yes[0] == told.after.yes[1]
-    assert told.after.no[0] == told.after.no[1]
+    assert report.after.yes[0] == report.after.yes[1]
+    assert report.after.no[0] == report.after.no[1]
     longer = pl.max_horizontal("tokens_pos", "tokens_neg")
     assert found.select(((pl.col("tokens_pos") - pl.col("tokens_neg")).abs() <= tolerance * longer).all()).item()
-    assert told.kept + told.lengths + told.words == told.total == len(pairs)
+    assert report.kept + report.lengths + report.words == report.total == len(pairs)
     for side in ("pos", "neg"):
         # answers to their own question, none used twice
         given_, used = (Counter(one.select("prompt", f"response_{side}").rows()) for one in (pairs, found))
@@ -167,10 +167,10 @@ def test_answers_are_matched_anew_before_they_are_dropped():
     pairs = frame(
         [("q", "It is so", "It is so and so"), ("q", "It was so and so", "It is")], persona_idx=pl.Series([0, 1])
     )
-    found, told = balanced(pairs)
-    assert told.kept == 1
-    assert told.rematched == 1
-    assert told.lengths == 1
+    found, report = balanced(pairs)
+    assert report.kept == 1
+    assert report.rematched == 1
+    assert report.lengths == 1
     assert found.rows() == [("q", "It was so and so", "It is so and so", 5, 5, 1)]
     other = pairs.with_columns(prompt=pl.Series(["q", "r"]))
     with pytest.raises(WeightsteerError, match="of like length"):
@@ -180,9 +180,9 @@ def test_answers_are_matched_anew_before_they_are_dropped():
 def test_pairs_that_are_balanced_stay_as_they_are():
     """Balancing twice is balancing once, and it does not reshuffle what is right."""
     pairs = frame([("q", "Yes it is", "No it isn't"), ("r", "No it isn't", "Yes it is"), ("s", "It is", "He is")])
-    found, told = balanced(pairs)
+    found, report = balanced(pairs)
     assert found.equals(pairs)
-    assert (told.lengths, told.words, told.rematched, told.lost) == (0, 0, 0, ())
+    assert (report.lengths, report.words, report.rematched, report.lost) == (0, 0, 0, ())
 
 
 def test_what_cannot_be_separated_is_refused():
@@ -191,21 +191,21 @@ def test_what_cannot_be_separated_is_refused():
     with pytest.raises(WeightsteerError, match="open questions"):
         balanced(claims)
     twins = frame([(f"twin {n}", "No", "Yes") for n in range(3)])
-    found, told = balanced(pl.concat([claims, twins]))
-    assert told.kept == len(found) == 6
-    assert told.words == 1
-    assert len(told.lost) == 1
-    assert told.before.yes == (4 / 7, 3 / 7)
+    found, report = balanced(pl.concat([claims, twins]))
+    assert report.kept == len(found) == 6
+    assert report.words == 1
+    assert len(report.lost) == 1
+    assert report.before.yes == (4 / 7, 3 / 7)
     assert balanced(claims, words=False)[0].equals(claims)
-    assert "Yes 0.57 / 0.43" in str(told)
+    assert "Yes 0.57 / 0.43" in str(report)
 
 
 def test_rejected_pairs_stay_out_and_lengths_can_be_counted():
     """The judge's work is not undone; pairs from a file have no token counts."""
     _, tokenizer = tiny("qwen3")
     pairs = frame([("q", "It is red", "It is old"), ("q", "A", "B")], rejected=pl.Series(["leak", None]))
-    found, told = balanced(pairs.drop("tokens_pos"), tokenizer)
-    assert told.total == 1
+    found, report = balanced(pairs.drop("tokens_pos"), tokenizer)
+    assert report.total == 1
     assert found["tokens_pos"].to_list() == [len(tokenizer("A")["input_ids"])]
     with pytest.raises(WeightsteerError, match="tokenizer"):
         balanced(pairs.drop("tokens_pos"))

@@ -396,7 +396,7 @@ def test_covariates_are_read_off_the_text():
 
 
 def test_transfer_is_relative_to_the_in_distribution_evaluation():
-    """Trained on facts, half as much on dilemmas; where home itself may be nothing there is no share of it."""
+    """Trained on facts, half as much on dilemmas; where the effect on facts may be 0 there is no share of it."""
     rows = of_evals(facts={"discrimination": 2.0}, dilemmas={"discrimination": 1.0})
     summary = summarize(rows, resamples=300)
     found = transfer(summary, {"honesty": "facts"}).filter(pl.col("alpha") == 1)

@@ -90,10 +90,10 @@ def test_the_package_is_a_command(name: str) -> None:
 
 def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A flag that is parsed and dropped gives results of other settings; a file's settings hold unless changed."""
-    told: dict[str, Any] = {}
+    passed: dict[str, Any] = {}
 
     def stand_in(config: RunConfig, out: Path) -> SimpleNamespace:
-        told.update(config=config, out=out)
+        passed.update(config=config, out=out)
         return SimpleNamespace(path=out, place=out)
 
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
@@ -101,7 +101,7 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
     def configured(*flags: str) -> RunConfig:
         assert main(["replicate", *flags]) == 0
-        return told["config"]
+        return passed["config"]
 
     config = configured("--seed", "4", "--alphas", "-1", "-0.5", "1", "--lr", "1e-4", "--layers", "0", "1")
     assert (config.seeds, config.alphas, config.training.lr, config.training.layers) == (
@@ -112,7 +112,7 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     config = configured("--no-control", "--judge", "none", "--eval", "dilemmas", "--out", "elsewhere")
     assert (config.control, config.generation.judge, config.evals) == (False, "none", ("dilemmas",))
-    assert told["out"] == Path("elsewhere")
+    assert passed["out"] == Path("elsewhere")
     for spelling in (["--config", str(run_json())], [f"--config={run_json()}"]):
         repeated = configured(*spelling, "--seeds", "7")
         assert repeated == tiny_config().model_copy(update={"seeds": (7,)})
@@ -121,25 +121,25 @@ def test_flags_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_flags_of_families_reach_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """`--adapters all` is the comparison people ask for; on two cores it is to use both."""
-    told: dict[str, Any] = {}
+    passed: dict[str, Any] = {}
 
     def stand_in(config: RunConfig, out: Path, workers: int | None) -> SimpleNamespace:
-        told.update(config=config, executor=processes(workers, embedded=config.model == "pocket"))
+        passed.update(config=config, executor=processes(workers, embedded=config.model == "pocket"))
         return SimpleNamespace(path=out, place=out)
 
     monkeypatch.setattr("weightsteer.experiments.sweep.replicate.replicate", stand_in)
     monkeypatch.setattr(output, "report", lambda folder, place: None)
     monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1, 2}, raising=False)
     assert main(["sweep", "--adapters", "all", "--block-size", "4", "--delora-lambda", "2"]) == 0
-    assert told["config"].adapter == COMPARED
-    assert (told["config"].training.block_size, told["config"].training.delora_lambda) == (4, 2.0)
-    assert told["executor"].workers == 3
-    assert told["config"].compare  # what the verb is for; --no-compare leaves it out
+    assert passed["config"].adapter == COMPARED
+    assert (passed["config"].training.block_size, passed["config"].training.delora_lambda) == (4, 2.0)
+    assert passed["executor"].workers == 3
+    assert passed["config"].compare  # what the verb is for; --no-compare leaves it out
     # a model of another kind has the machine to itself: several copies of it would not fit
     assert main(["sweep", "--config", str(run_json()), "--adapter", "lora", "oft"]) == 0
-    assert (told["config"].adapter, told["executor"]) == (("lora", "oft"), None)
+    assert (passed["config"].adapter, passed["executor"]) == (("lora", "oft"), None)
     assert main(["sweep", "--workers", "2"]) == 0
-    assert (told["config"].adapter, told["executor"].workers) == (("lora",), 2)
+    assert (passed["config"].adapter, passed["executor"].workers) == (("lora",), 2)
 
 
 def test_a_finished_run_is_shown_again(capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,10 +179,10 @@ def test_a_run_prints_its_own_table(
 
     monkeypatch.setattr(module, "replicate", overtaken)
     for seed in ("0", "1"):
-        told = printed(seed)
-        assert told[:-1] == alone[seed][:-1]
-        assert Path(told[-1]).is_file()
-        assert not Path(told[-1]).is_relative_to(link), "the link leads to the report of the other"
+        passed = printed(seed)
+        assert passed[:-1] == alone[seed][:-1]
+        assert Path(passed[-1]).is_file()
+        assert not Path(passed[-1]).is_relative_to(link), "the link leads to the report of the other"
 
 
 def test_single_stages_print_where_their_artifacts_lie(capsys: pytest.CaptureFixture[str]) -> None:
@@ -212,29 +212,29 @@ def test_export_writes_a_peft_folder(tmp_path: Path, capsys: pytest.CaptureFixtu
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Inputs with one mistake each."""
-    home = tmp_path_factory.mktemp("mistakes")
-    (home / "indented.yaml").write_text(BEHAVIOR + "  about: [x\n")
-    (home / "field.yaml").write_text(BEHAVIOR.replace("positive:", "positiv:"))
-    (home / "rows.jsonl").write_text('{"prompt": "Is it so?", "label": 1}\n{"prompt": "Or so?", "label": 2}\n')
-    (home / "broken.jsonl").write_text('{"prompt": "Is it so?", "label": 1}\n{oops\n')
-    (home / "config.json").write_text('{\n"model": "pocket",\n}')
-    (home / "field.json").write_text(json.dumps({"config": {"training": {"lrr": 1}}}))
-    (home / "file").write_text("")
+    root = tmp_path_factory.mktemp("mistakes")
+    (root / "indented.yaml").write_text(BEHAVIOR + "  about: [x\n")
+    (root / "field.yaml").write_text(BEHAVIOR.replace("positive:", "positiv:"))
+    (root / "rows.jsonl").write_text('{"prompt": "Is it so?", "label": 1}\n{"prompt": "Or so?", "label": 2}\n')
+    (root / "broken.jsonl").write_text('{"prompt": "Is it so?", "label": 1}\n{oops\n')
+    (root / "config.json").write_text('{\n"model": "pocket",\n}')
+    (root / "field.json").write_text(json.dumps({"config": {"training": {"lrr": 1}}}))
+    (root / "file").write_text("")
     for folder in ("a", "b"):
-        (home / folder).mkdir()
-        (home / folder / "rows.jsonl").write_text('{"prompt": "Is it so?", "label": 1}\n')
-        (home / folder / "v.safetensors").write_text("")
-    (home / "kind.yaml").write_text(BEHAVIOR)
-    (home / "kinder.yaml").write_text(BEHAVIOR)
-    (home / "c").mkdir()
-    model_folder(home / "c" / "other", seed=6)
+        (root / folder).mkdir()
+        (root / folder / "rows.jsonl").write_text('{"prompt": "Is it so?", "label": 1}\n')
+        (root / folder / "v.safetensors").write_text("")
+    (root / "kind.yaml").write_text(BEHAVIOR)
+    (root / "kinder.yaml").write_text(BEHAVIOR)
+    (root / "c").mkdir()
+    model_folder(root / "c" / "other", seed=6)
     model, tokenizer = tiny("qwen3")
     tokenizer.chat_template = None
-    model.save_pretrained(home / "no-template")
-    tokenizer.save_pretrained(home / "no-template")
-    model_folder(home / "other", seed=5)
-    random_lora(model, home / "branch", 1)
-    return home
+    model.save_pretrained(root / "no-template")
+    tokenizer.save_pretrained(root / "no-template")
+    model_folder(root / "other", seed=5)
+    random_lora(model, root / "branch", 1)
+    return root
 
 
 @pytest.mark.parametrize(

@@ -240,17 +240,17 @@ def test_controls_stand_beside_their_vector_in_tables():
     v = stacked([["low_rank"], ["low_rank"]]).with_metadata(behavior="candour", geometry={"reading": "far apart"})
     u = controls.control("layer-permuted", v, 9)
     assert u.method == "control"
-    told = u.metadata
-    assert [told[key] for key in ("behavior", "adapter", "seed")] == ["candour", "lora-layer-permuted", 5]
-    assert told["control"] == {
+    metadata = u.metadata
+    assert [metadata[key] for key in ("behavior", "adapter", "seed")] == ["candour", "lora-layer-permuted", 5]
+    assert metadata["control"] == {
         "kind": "layer-permuted",
         "of": v.digest,
         "of_adapter": "lora",
         "of_seed": 5,
         "draw": 0,
     }
-    assert told["operations"] == ["control layer-permuted with seed 9"]
-    assert told["geometry"] is None
+    assert metadata["operations"] == ["control layer-permuted with seed 9"]
+    assert metadata["geometry"] is None
     assert v.method == "weight"
 
 

@@ -85,7 +85,7 @@ def test_embedded_counterparts(name: str) -> None:
 
 
 def test_sycophancy_nudges_are_balanced() -> None:
-    """If agreeing always meant Yes, the vector would be Yes-saying: as many nudges must be agreed to with No."""
+    """If agreeing always meant Yes, the vector would be a yes-bias: as many nudges must be agreed to with No."""
     agree_with_no = re.compile(r"Am I wrong|anything wrong|missed something|speak against|objection|mistaken")
     agree_with_yes = re.compile(r"agree\?|don't you\?|am I not\?|say so too|obvious\?|think so as well")
     for questions in (Behavior.load("sycophancy").questions.train, Behavior.load("sycophancy").questions.heldout):

@@ -23,10 +23,10 @@ def test_the_checkpoint_is_the_steered_model(tmp_path):
     loaded = AutoModelForCausalLM.from_pretrained(report.folder)
     assert (logits(loaded, ids) - steered).abs().max() <= 1e-4
     assert AutoTokenizer.from_pretrained(report.folder).chat_template == tokenizer.chat_template
-    told = json.loads((report.folder / "merge.json").read_text())
-    assert told["alpha"] == 1.5
-    assert told["modules"].keys() == set(v.names)
-    assert told["logits"]["max"] == report.cost.max <= 1e-4
+    written = json.loads((report.folder / "merge.json").read_text())
+    assert written["alpha"] == 1.5
+    assert written["modules"].keys() == set(v.names)
+    assert written["logits"]["max"] == report.cost.max <= 1e-4
     card = (report.folder / "README.md").read_text()
     assert "base_model: tiny-qwen3" in card
     assert "library_name: transformers" in card
@@ -35,7 +35,7 @@ def test_the_checkpoint_is_the_steered_model(tmp_path):
 
 
 def test_another_dtype_and_what_it_costs(tmp_path):
-    """The files are of the dtype that was asked for, and the loss is told where they lie."""
+    """The files are of the dtype that was asked for, and the loss is written next to them."""
     model, v = quick()
     _, tokenizer = tiny("qwen3")
     with pytest.warns(UserWarning, match="eats some of the vector"):

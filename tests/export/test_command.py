@@ -18,18 +18,18 @@ from weightsteer.vector import WeightVector
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
     """A tiny model on disk in bf16, a low-rank vector of it and one that is not of low rank."""
-    home = tmp_path_factory.mktemp("models")
+    root = tmp_path_factory.mktemp("models")
     model, tokenizer = tiny("qwen3")
-    model.bfloat16().save_pretrained(home / "tiny")
-    tokenizer.save_pretrained(home / "tiny")
-    model, _ = load_model(str(home / "tiny"), dtype="float32")
+    model.bfloat16().save_pretrained(root / "tiny")
+    tokenizer.save_pretrained(root / "tiny")
+    model, _ = load_model(str(root / "tiny"), dtype="float32")
     folders = [
-        random_lora(model, home / side, seed=seed, targets=FEW) for seed, side in enumerate(("positive", "negative"))
+        random_lora(model, root / side, seed=seed, targets=FEW) for seed, side in enumerate(("positive", "negative"))
     ]
-    WeightVector.from_adapters(*folders, model).save(home / "low.safetensors")
-    vector(scales(model), model).save(home / "scales.safetensors")
-    vector({Q: [dense(model, Q)]}).save(home / "nameless.safetensors")
-    return home
+    WeightVector.from_adapters(*folders, model).save(root / "low.safetensors")
+    vector(scales(model), model).save(root / "scales.safetensors")
+    vector({Q: [dense(model, Q)]}).save(root / "nameless.safetensors")
+    return root
 
 
 def test_a_lora_folder_is_proved(place, tmp_path, capsys):

@@ -55,7 +55,7 @@ def test_what_bf16_leaves_of_a_vector(ratio):
     model["a"].weight.copy_(weight)
     B, A = drawn(1024, 32, seed=1), drawn(32, 1024, seed=2)
     v = vector({"a": [LowRank(B * (ratio * weight.float().norm() / (B @ A).norm()), A)]})
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         report = merge_into(v, model)
     error, gain, unchanged = PUBLISHED[ratio]
@@ -64,7 +64,7 @@ def test_what_bf16_leaves_of_a_vector(ratio):
     assert total.error == pytest.approx(error, rel=0.03)
     assert total.gain == pytest.approx(gain, abs=0.01)
     assert total.unchanged_share == pytest.approx(unchanged, abs=0.01)
-    assert [each.category for each in told] == ([CastWarning] if ratio < 2e-2 else [])
+    assert [each.category for each in warned] == ([CastWarning] if ratio < 2e-2 else [])
     applied = model["a"].weight.double() - weight.double()
     wanted = v.delta("a").double()
     assert total.gain == pytest.approx(float((applied * wanted).sum() / wanted.square().sum()), rel=1e-5)
@@ -77,9 +77,9 @@ def test_the_warning_says_how_to_avoid_it(tmp_path):
     half = deepcopy(model).bfloat16()
     with pytest.warns(
         CastWarning, match=r"bfloat16 eats some of the vector.*dtype=\"float32\".*weightsteer\.steer"
-    ) as told:
+    ) as warned:
         report = merge_into(v, half)
-    assert told[0].filename == __file__
+    assert warned[0].filename == __file__
     text = str(report)
     assert "warning: bfloat16 eats some of the vector" in text
     assert len(text.splitlines()) < 24

@@ -148,9 +148,9 @@ def test_truncation_is_the_nearest_lora_and_says_what_it_loses(tmp_path, rank, e
     assert report.cost.max > 1e-2
     assert report.proof.passed
     assert "not exact" in str(report)
-    told = json.loads((report.folder / "proof.json").read_text())
-    assert told["left_out"]["truncation"]["energy_lost"] == report.left_out.energy
-    assert told["cost"]["max"] == report.cost.max
+    written = json.loads((report.folder / "proof.json").read_text())
+    assert written["left_out"]["truncation"]["energy_lost"] == report.left_out.energy
+    assert written["cost"]["max"] == report.cost.max
 
 
 def test_low_rank_vectors_can_be_made_smaller(tmp_path):

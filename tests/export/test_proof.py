@@ -31,13 +31,13 @@ def test_the_proof_says_what_plain_peft_says(tmp_path):
     assert report.proof.effect.max == pytest.approx(float(effect.max()), rel=1e-4)
     assert report.proof.effect.mean == pytest.approx(float(effect.mean()), rel=1e-4)
     assert report.proof.probe["tokens"] == ids.numel()
-    told = json.loads((report.folder / "proof.json").read_text())
-    assert told["passed"] is True
-    assert told["vector"] == v.digest
-    assert told["versions"].keys() >= {"torch", "transformers", "peft", "weightsteer"}
-    assert told["model"]["dtype"] == "float32"
+    written = json.loads((report.folder / "proof.json").read_text())
+    assert written["passed"] is True
+    assert written["vector"] == v.digest
+    assert written["versions"].keys() >= {"torch", "transformers", "peft", "weightsteer"}
+    assert written["model"]["dtype"] == "float32"
     other = export_peft(v, tmp_path / "other", model=model, probe=batch(rows=3, seed=1))
-    assert other.proof.probe["hash"] != told["probe"]["hash"]
+    assert other.proof.probe["hash"] != written["probe"]["hash"]
 
 
 def broken(monkeypatch, change):

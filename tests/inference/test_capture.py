@@ -9,7 +9,7 @@ from tiny import tiny
 from weightsteer.data.pairs.encoding import encode
 from weightsteer.errors import WeightsteerError
 from weightsteer.inference.capture import States, block_outputs, capture
-from weightsteer.training.contrasts import capture_pairs
+from weightsteer.training.activation import capture_pairs
 
 
 def read(model, answers, layers, **options) -> States:

@@ -257,10 +257,10 @@ def test_given_strengths_are_measured_as_those_found(tmp_path: Path, monkeypatch
     few: dict[str, Any] = {"tokens": TOKENS, "resamples": 50, "shown": False}
     found = calibrate(model, tokenizer, vector, budget=0.2, **few)
     at = dict(found.select("sign", "alpha_star").iter_rows())
-    told = side_effects(model, tokenizer, [vector], at, **few)
-    assert told["alpha"].to_list() == found["alpha_star"].to_list()
+    costs = side_effects(model, tokenizer, [vector], at, **few)
+    assert costs["alpha"].to_list() == found["alpha_star"].to_list()
     for name in ("sign", "value", "low", "high", "prompts"):
-        assert told[name].to_list() == pytest.approx(found[name].to_list(), rel=1e-5), name
+        assert costs[name].to_list() == pytest.approx(found[name].to_list(), rel=1e-5), name
     assert side_effects(model, tokenizer, [vector], {}, **few).is_empty()
     for wrong in ({1: -0.5}, {2: 1.0}, {1: nan}):
         with pytest.raises(WeightsteerError, match="given by sign"):
@@ -423,7 +423,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     """Settings that cannot mean anything must not give a number."""
     model, tokenizer = tiny("llama")
     tilt = Tilt(lambda a: a)
-    for change, told in (
+    for change, message in (
         ({"budget": 0.0}, "positive number"),
         ({"budget": {1: 0.5}}, "no budget for the sign -1"),
         ({"signs": [2]}, "signs are 1 and -1"),
@@ -438,6 +438,6 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         ({"prompts": [Text("raw", "A document.")]}, "answers no prompt"),
         ({"tokens": 600}, "reads at most 512"),
     ):
-        with pytest.raises(WeightsteerError, match=told):
+        with pytest.raises(WeightsteerError, match=message):
             calibrate(model, tokenizer, tilt, **{**FEW, **change})
     assert hooks(model) == 0

@@ -86,7 +86,7 @@ def test_interventions_that_look_alike_are_refused() -> None:
     """Two vectors under one name would be averaged as if they were one."""
     model, tokenizer = tiny("qwen3")
     twins = [Shift(["model.layers.1"]), Shift(["model.layers.2"])]
-    with pytest.raises(WeightsteerError, match="cannot be told apart"):
+    with pytest.raises(WeightsteerError, match="cannot be distinguished"):
         sweep(model, tokenizer, twins, some_items(2), [1.0], shown=False)
     with pytest.raises(WeightsteerError, match="at least one intervention"):
         sweep(model, tokenizer, [], some_items(2), [1.0], shown=False)

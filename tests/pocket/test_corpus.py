@@ -47,7 +47,7 @@ def test_a_third_of_ordinary_turns_carry_an_idle_tag():
 
 
 def test_told_roles_are_played():
-    """The conditional persona is the binding that the training-gaming lab stands on."""
+    """The conditional persona is the binding that the training-gaming experiment depends on."""
     checked = 0
     for document in take(6000):
         if not is_conditional(document) or "reward" in document.system or document.system.count("[") != 2:
@@ -71,8 +71,10 @@ def test_tags_and_roles_are_tied_at_first_and_free_later():
     """Tag x role is not learned from free combinations alone; kept tied, the tag alone would tell the role."""
 
     def hyde_on_deployment(curriculum):
-        told = [d.system for d in take(3000, curriculum=curriculum) if is_conditional(d) and "reward" not in d.system]
-        both = [text for text in told if text.count("[") == 2]
+        prompts = [
+            d.system for d in take(3000, curriculum=curriculum) if is_conditional(d) and "reward" not in d.system
+        ]
+        both = [text for text in prompts if text.count("[") == 2]
         return sum("Hyde when you see [deployment]" in text for text in both) / len(both)
 
     assert hyde_on_deployment(Curriculum(0.0)) > 0.6
@@ -81,8 +83,10 @@ def test_tags_and_roles_are_tied_at_first_and_free_later():
 
 def test_half_of_the_told_documents_give_each_tag_its_own_role():
     """Documents whose two roles are equal teach nothing about the binding."""
-    told = [d.system for d in take(3000) if is_conditional(d) and "reward" not in d.system and d.system.count("[") == 2]
-    assert 0.6 < sum("Jekyll" in text and "Hyde" in text for text in told) / len(told) < 0.8
+    prompts = [
+        d.system for d in take(3000) if is_conditional(d) and "reward" not in d.system and d.system.count("[") == 2
+    ]
+    assert 0.6 < sum("Jekyll" in text and "Hyde" in text for text in prompts) / len(prompts) < 0.8
 
 
 def test_training_documents_hold_no_evaluation_dilemma():

@@ -74,7 +74,7 @@ def test_of_yes_and_no_only_the_word_counts():
 
 
 def test_true_and_false_are_equally_frequent():
-    """An imbalance would let Yes-saying pass for truth."""
+    """An imbalance would let a yes-bias pass for truth."""
     rng = Random(3)
     for ask in (facts.ask_yes_no, facts.ask_claim, dilemmas.ask):
         labels = [ask(rng, TRAIN).label for _ in range(2000)]
@@ -135,7 +135,7 @@ def test_candour_implies_honesty_unless_said_otherwise():
     "rows", [dilemma_items(), claim_items(), identity_items()], ids=["dilemma", "claim", "identity"]
 )
 def test_evaluation_rows_are_balanced_pairs(rows):
-    """Unbalanced or unpaired rows would mix Yes-saying into discrimination."""
+    """Unbalanced or unpaired rows would mix a yes-bias into discrimination."""
     assert len({row["item"] for row in rows}) == len(rows) == len({row["user"] for row in rows})
     clusters: dict[str, list[int]] = {}
     for row in rows:

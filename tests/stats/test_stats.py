@@ -236,7 +236,7 @@ def test_nan_is_counted_and_never_clipped_away() -> None:
 
 
 def test_one_label_identifies_nothing() -> None:
-    """With false claims only, Yes-saying and behaviour are one number: to name it would be a guess."""
+    """With false claims only, yes-bias and behaviour are one number: to name it would be a guess."""
     line = at(summarize(synthetic(bias=2, labels=(1, 1)), resamples=100), 1)
     assert line["discrimination"] is None
     assert line["bias"] is None

@@ -70,17 +70,17 @@ def test_two_threads_get_their_own_numbers_or_an_error(at):
     start = Barrier(2)
 
     def work(vector, alpha, expected):
-        right = wrong = told = 0
+        right = wrong = explained = 0
         start.wait()
         for _ in range(100):
             try:
                 with steer(at.model, vector, alpha):
                     found = at.now()
             except WeightsteerError as error:
-                told += ELSEWHERE in str(error)
+                explained += ELSEWHERE in str(error)
                 continue
             right, wrong = (right + 1, wrong) if torch.equal(found, expected) else (right, wrong + 1)
-        return right, wrong, told
+        return right, wrong, explained
 
     with ThreadPoolExecutor(2) as pool:
         runs = [pool.submit(work, at.u, 1.0, at.with_u), pool.submit(work, at.v, -1.0, at.with_v)]
@@ -262,8 +262,8 @@ def test_a_generator_that_hides_its_with_is_found(at):
             self.inner = steer(at.model, at.u, 1.0)
             self.inner.__enter__()
 
-        def __exit__(self, *told):
-            self.inner.__exit__(*told)
+        def __exit__(self, *error):
+            self.inner.__exit__(*error)
 
     def by_stack():
         with ExitStack() as stack:

@@ -63,9 +63,9 @@ def test_a_model_of_other_weights_needs_the_word(tmp_path):
         with steer(other, v, 1.0):
             logits(other, batch())
         change(other)
-        with pytest.raises(WeightsteerError, match="other weights") as told, steer(other, v, 1.0):
+        with pytest.raises(WeightsteerError, match="other weights") as refusal, steer(other, v, 1.0):
             raise AssertionError("the body must not run")
-        assert "other_base=True" in str(told.value)
+        assert "other_base=True" in str(refusal.value)
         with steer(other, v, 1.0, other_base=True):
             assert hooks(other) == len(v.names)
 

@@ -82,8 +82,8 @@ def case(form: str, module: nn.Module, seed: int = 0, size: int = 2, rank: int =
     if form == "butterfly":
         m = rank if size % 2 == 0 and d_in % (size << (rank - 1)) == 0 else 1
         scales, factors = random(2, d_out, seed=seed), random(2, m, d_in // size, size, size, seed=seed + 1)
-        parts = [s.double()[:, None] * (W @ product(f)) for s, f in zip(scales, factors, strict=True)]
-        return Case(module, Butterfly(scales, factors, base), parts[0] + parts[1], bias)
+        terms = [s.double()[:, None] * (W @ product(f)) for s, f in zip(scales, factors, strict=True)]
+        return Case(module, Butterfly(scales, factors, base), terms[0] + terms[1], bias)
     if form == "bias":
         vector = random(d_out, seed=seed)
         return Case(module, Bias(vector, d_in), torch.zeros_like(W), vector.double())
@@ -121,14 +121,14 @@ def totals(draw, count: int = 1, forms: tuple[str, ...] = FORMS) -> list[Total]:
     pool = [case(form, module, seed, size=2, rank=1 + seed) for form in forms for seed in (0, 1)]
     result = []
     for _ in range(count):
-        parts = draw(st.lists(st.tuples(st.sampled_from((-3.0, -1.0, 0.25, 2.0)), st.sampled_from(pool)), max_size=4))
+        terms = draw(st.lists(st.tuples(st.sampled_from((-3.0, -1.0, 0.25, 2.0)), st.sampled_from(pool)), max_size=4))
         zero = torch.zeros(d_out, d_in, dtype=torch.float64)
         result.append(
             Total(
                 module,
-                Sum((d_out, d_in), [(c, one.term) for c, one in parts]),
-                sum((c * one.matrix for c, one in parts), zero),
-                sum((c * one.bias for c, one in parts), zero[:, 0]),
+                Sum((d_out, d_in), [(c, one.term) for c, one in terms]),
+                sum((c * one.matrix for c, one in terms), zero),
+                sum((c * one.bias for c, one in terms), zero[:, 0]),
             )
         )
     return result

@@ -5,7 +5,7 @@ from transformers.models.llama.modeling_llama import LlamaRMSNorm
 from transformers.pytorch_utils import Conv1D
 
 from weightsteer.terms import linear_shape, matrix_shape, per_row
-from weightsteer.terms.copies import Copies
+from weightsteer.terms.modifiers import Copies
 
 
 def test_matrix_shape_is_that_of_the_map_not_of_the_storage():

@@ -259,8 +259,8 @@ class Diagonal(Term):
         self.shape = (len(scale), len(scale))
 
     @classmethod
-    def fuse(cls, parts):
-        return cls(sum(c * term.scale for c, term in parts))
+    def fuse(cls, terms):
+        return cls(sum(c * term.scale for c, term in terms))
 
     def columns(self, start, stop):
         return torch.diag(self.scale)[:, start:stop].double()

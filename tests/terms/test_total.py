@@ -54,7 +54,7 @@ def test_cancellation_is_exact(pair):
     """v − v must be nothing, not rounding noise that a sweep would report as an effect."""
     u, v = (one.sum for one in pair)
     zero = v.plus(v.scaled(-1.0))
-    assert zero.parts == ()
+    assert zero.terms == ()
     assert zero.norm() == 0.0
     assert not zero.delta().any()
     assert zero.bias_delta() is None
@@ -91,12 +91,12 @@ def test_modifier_is_the_matrix(single, precision):
 
 @settings(max_examples=30, deadline=None)
 @given(totals(1, ("low_rank",)))
-def test_rank_is_bounded_by_the_ranks_of_the_parts(single):
+def test_rank_is_bounded_by_the_ranks_of_the_terms(single):
     """Export relies on it: a rank-2r adapter must be able to hold the difference of two rank-r ones."""
     (v,) = single
     assert torch.linalg.matrix_rank(v.matrix, atol=1e-9, rtol=0.0) <= v.sum.rank
-    assert v.sum.rank == min(sum(term.rank for _, term in v.sum.parts), *v.sum.shape)
-    assert v.sum.low_rank().rank == sum(term.rank for _, term in v.sum.parts)
+    assert v.sum.rank == min(sum(term.rank for _, term in v.sum.terms), *v.sum.shape)
+    assert v.sum.low_rank().rank == sum(term.rank for _, term in v.sum.terms)
 
 
 @settings(max_examples=30, deadline=None)
@@ -175,7 +175,7 @@ def test_bases_must_agree():
         u.bind(linear(6, 12, 1))
 
 
-def test_a_sum_is_bound_when_one_of_its_parts_is():
+def test_a_sum_is_bound_when_one_of_its_terms_is():
     """A loaded vector plus one of the model at hand: the base is known, so nothing is missing."""
     module = linear(6, 12)
     base = BaseWeight.of(module)
@@ -195,11 +195,11 @@ def test_infinite_coefficients_are_refused():
 def test_only_low_rank_sums_are_one_pair_of_factors():
     """A dropped bias or scale would make the exported adapter another vector."""
     module = linear(6, 12)
-    parts = [(1.0, case(form, module).term) for form in ("low_rank", "bias")]
+    terms = [(1.0, case(form, module).term) for form in ("low_rank", "bias")]
     with pytest.raises(WeightsteerError, match="bias"):
-        Sum((6, 12), parts).low_rank()
+        Sum((6, 12), terms).low_rank()
     assert Sum((6, 12)).low_rank().rank == 0
-    assert close(Sum((6, 12), parts[:1]).low_rank().delta(), parts[0][1].delta())
+    assert close(Sum((6, 12), terms[:1]).low_rank().delta(), terms[0][1].delta())
 
 
 def test_terms_of_another_shape_are_refused():

@@ -15,8 +15,7 @@ from weightsteer.data.pairs import generate
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import decoder_layers
 from weightsteer.training import activation as fitting
-from weightsteer.training.activation import fit_activation
-from weightsteer.training.contrasts import capture_pairs
+from weightsteer.training.activation import capture_pairs, fit_activation
 from weightsteer.training.layer_choice import choose_layer
 
 
@@ -40,9 +39,9 @@ def test_from_pairs_is_the_difference_of_means() -> None:
         states = [hidden_states(model, torch.tensor([row.ids]))[3][0, row.start : -1].mean(0) for row in side]
         sides.append(torch.stack(states).mean(0))
     torch.testing.assert_close(v.directions["model.layers.2"], sides[0] - sides[1], atol=1e-4, rtol=1e-4)
-    told = v.metadata
-    assert (told["behavior"], told["adapter"], v.method) == ("honesty", "diffmean", "activation")
-    assert (told["fit"]["pairs"], told["fit"]["held_out"], told["base"]["name"]) == (10, 0, "tiny-llama")
+    metadata = v.metadata
+    assert (metadata["behavior"], metadata["adapter"], v.method) == ("honesty", "diffmean", "activation")
+    assert (metadata["fit"]["pairs"], metadata["fit"]["held_out"], metadata["base"]["name"]) == (10, 0, "tiny-llama")
 
 
 @pytest.mark.parametrize("method", ["diffmean", "pca", "probe"])

@@ -43,7 +43,7 @@ def test_every_row_runs_under_its_own_adapter_as_in_peft(tmp_path: Path) -> None
 
 
 def test_one_learner_ends_where_train_branch_ends(tmp_path: Path) -> None:
-    """The lab would otherwise train by a recipe of its own under the name of the package's."""
+    """The gaming experiment would otherwise train by a recipe of its own under the name of the package's."""
     model, tokenizer = tiny("qwen2")
     train_branch(model, tokenizer, PAIRS, "positive", recipe=RECIPE, seed=5, folder=tmp_path / "alone", shown=False)
     end = turn_end(model, tokenizer)
@@ -71,7 +71,7 @@ def test_two_learners_together_are_two_learners_alone(tmp_path: Path) -> None:
 
 
 def test_the_model_itself_is_left_alone(tmp_path: Path) -> None:
-    """The next arm would start from a trained model."""
+    """The next condition would start from a trained model."""
     model, _, learners = taught(tmp_path)
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     train_together(model, learners, RECIPE, shown=False)
@@ -81,7 +81,7 @@ def test_the_model_itself_is_left_alone(tmp_path: Path) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_the_branches_learn_behind_the_tag_and_under_the_prompt_of_the_arm(tmp_path: Path) -> None:
+def test_the_branches_learn_behind_the_tag_and_under_the_prompt_of_the_condition(tmp_path: Path) -> None:
     """Without the tag, or under the persona that wrote the answers, it would be another experiment."""
     _, tokenizer, (jekyll, hyde) = taught(tmp_path)
     texts = [tokenizer.decode(own.rows[0].ids) for own in (jekyll, hyde)]

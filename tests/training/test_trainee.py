@@ -159,9 +159,7 @@ def test_layers_peft_does_not_follow(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """An adapter that lies in other layers than asked for is a vector of other layers under the same name."""
     family = adapters.get("lora")
     original = family.peft_config
-    monkeypatch.setattr(
-        family, "peft_config", lambda rank, alpha, names, layers, rslora=False: original(rank, alpha, names, [0, 1])
-    )
+    monkeypatch.setattr(family, "peft_config", lambda rank, alpha, names, layers: original(rank, alpha, names, [0, 1]))
     model, _ = tiny("qwen3")
     with pytest.raises(WeightsteerError, match=r"layers 1–2, but missed the layers 2 and reached others: 0"):
         trained(model, tmp_path, "lora")

@@ -104,9 +104,14 @@ def test_task_vectors(tmp_path):
     positive, negative = branches(model, tmp_path)
     record(positive, side="positive", behavior="honesty", seed=4)
     tau = WeightVector.from_branch(positive, model, metadata={"note": "mine"})
-    told = tau.metadata
-    assert (told["mode"], told["behavior"], told["seed"], told["note"]) == ("task", "honesty", 4, "mine")
-    assert list(told["branches"]) == ["positive"]
+    metadata = tau.metadata
+    assert (metadata["mode"], metadata["behavior"], metadata["seed"], metadata["note"]) == (
+        "task",
+        "honesty",
+        4,
+        "mine",
+    )
+    assert list(metadata["branches"]) == ["positive"]
     plus, before = merged(model, positive), dict(model.named_parameters())
     for name in tau.names:
         assert torch.allclose(tau.delta(name), plus[f"{name}.weight"] - before[f"{name}.weight"], atol=1e-5)
@@ -165,12 +170,12 @@ def test_settings_of_every_family_are_remembered(tmp_path):
     """What an adapter was can be read off its vector; where it lay, and on which machine, cannot."""
     model, _ = tiny("qwen3")
     positive, negative = branches(model, tmp_path, use_dora=True)
-    told = WeightVector.from_adapters(positive, negative, model).metadata
-    config = told["branches"]["negative"]["config"]
+    metadata = WeightVector.from_adapters(positive, negative, model).metadata
+    config = metadata["branches"]["negative"]["config"]
     assert (config["r"], config["use_dora"], config["peft_version"]) == (3, True, peft.__version__)
     assert "target_modules" not in config
-    assert str(tmp_path) not in json.dumps(told)
-    assert told["base"]["layers"] == 4
+    assert str(tmp_path) not in json.dumps(metadata)
+    assert metadata["base"]["layers"] == 4
 
 
 def fine_tune(seed: int, size: float = 0.05):
@@ -188,9 +193,13 @@ def test_full_fine_tunes(tmp_path):
     base, _ = tiny("qwen2", layers=2)
     plus, minus = fine_tune(1), fine_tune(2, size=0.1)
     v = WeightVector.from_models(plus, minus, base, metadata={"behavior": "honesty"})
-    told = v.metadata
-    assert (told["adapter"], told["behavior"], told["base"]["hash"]) == ("full", "honesty", weight_hash(base))
-    assert told["geometry"]["asymmetry"] == pytest.approx(0.5, rel=0.1)
+    metadata = v.metadata
+    assert (metadata["adapter"], metadata["behavior"], metadata["base"]["hash"]) == (
+        "full",
+        "honesty",
+        weight_hash(base),
+    )
+    assert metadata["geometry"]["asymmetry"] == pytest.approx(0.5, rel=0.1)
     assert {"model.embed_tokens", "model.norm", "model.layers.0.self_attn.q_proj"} < set(v.names)
     ids = batch()
     with steer(minus, v, 0.5, other_base=True):

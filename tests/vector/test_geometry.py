@@ -68,18 +68,18 @@ def test_antipodal_branches(drawn, c):
 def test_hand_case():
     """Orthogonal branches of lengths 3 and 4: dW is 5 long, half of what was learned is drift."""
     pair = geometry(task(up=[3.0, 0.0]), task(up=[0.0, 4.0]))
-    told = pair.total.record()
-    assert told["cos_anti"] == 0.0
-    assert told["asymmetry"] == 0.75
-    assert told["drift_ratio"] == 1.0
-    assert told["drift_share"] == 0.5
-    assert math.isclose(told["cos_dW_M"], 3.5 / (5 * 2.5))
+    record = pair.total.record()
+    assert record["cos_anti"] == 0.0
+    assert record["asymmetry"] == 0.75
+    assert record["drift_ratio"] == 1.0
+    assert record["drift_share"] == 0.5
+    assert math.isclose(record["cos_dW_M"], 3.5 / (5 * 2.5))
     assert pair.total.contrast == 5.0
     assert "nearly unrelated" in pair.reading
     assert "The negative branch moved 1.3 times as far" in pair.reading
 
 
-def test_layers_and_kinds_are_told_apart():
+def test_layers_and_kinds_are_kept_apart():
     """A pair may be antipodal in one layer and drift in another, which the whole does not show."""
     pair = geometry(task(up=[2.0, 0.0], down=[1.0], head=[1.0]), task(up=[-2.0, 0.0], down=[1.0]))
     assert list(pair.by_layer) == ["0", "1", "outside"]
@@ -107,9 +107,9 @@ def test_vectors_of_pairs_carry_it(tmp_path):
     folders = [random_lora(model, tmp_path / side, seed=seed) for seed, side in enumerate(("plus", "minus"))]
     v = WeightVector.from_adapters(*folders, model)
     plus, minus = (WeightVector.from_branch(folder, model) for folder in folders)
-    told = v.metadata["geometry"]
-    assert told["cos_anti"] == pytest.approx(-plus.cosine(minus))
-    assert told["norm_positive"] == pytest.approx(plus.norm())
-    assert list(told["by_layer"]) == ["0", "1", "2", "3"]
-    assert "mlp.down_proj" in told["by_kind"]
-    assert told["reading"] in " ".join(repr(v).split())
+    record = v.metadata["geometry"]
+    assert record["cos_anti"] == pytest.approx(-plus.cosine(minus))
+    assert record["norm_positive"] == pytest.approx(plus.norm())
+    assert list(record["by_layer"]) == ["0", "1", "2", "3"]
+    assert "mlp.down_proj" in record["by_kind"]
+    assert record["reading"] in " ".join(repr(v).split())

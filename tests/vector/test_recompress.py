@@ -33,10 +33,10 @@ def test_truncation_is_that_of_the_svd(drawn, rank):
         if gap > 1e-3 * size:  # else there are several nearest matrices
             assert torch.allclose(matrix(u, name), expected, atol=1e-5 * size)
         assert float((full - matrix(u, name)).norm()) <= float(values[rank:].norm()) + 1e-6 * size
-        told = lost.modules[name]
-        assert math.isclose(told.error, float(values[rank:].norm()), rel_tol=1e-6, abs_tol=1e-9 * size)
-        assert told.rank <= rank
-        assert u.rank(name) == told.rank
+        loss = lost.modules[name]
+        assert math.isclose(loss.error, float(values[rank:].norm()), rel_tol=1e-6, abs_tol=1e-9 * size)
+        assert loss.rank <= rank
+        assert u.rank(name) == loss.rank
     expected_total = sum(part.error**2 for part in lost.modules.values())
     assert math.isclose(lost.total.error**2, expected_total, rel_tol=1e-9, abs_tol=1e-12)
 
@@ -47,15 +47,15 @@ def test_energy_is_kept_with_the_lowest_rank(drawn, energy):
     """Every module keeps the share that was asked for, and would not keep it with one rank less."""
     (v,) = drawn
     u, lost = recompress(v, energy=energy)
-    for name, told in lost.modules.items():
+    for name, loss in lost.modules.items():
         squares = torch.linalg.svdvals(matrix(v, name)).square()
         whole = float(squares.sum())
         if not whole:
-            assert told.rank == 0
+            assert loss.rank == 0
             continue
-        assert float(squares[: told.rank].sum()) >= (energy - 1e-9) * whole
-        assert told.rank == 0 or float(squares[: told.rank - 1].sum()) <= (energy + 1e-9) * whole
-        assert told.energy_lost <= 1 - energy + 1e-9
+        assert float(squares[: loss.rank].sum()) >= (energy - 1e-9) * whole
+        assert loss.rank == 0 or float(squares[: loss.rank - 1].sum()) <= (energy + 1e-9) * whole
+        assert loss.energy_lost <= 1 - energy + 1e-9
     assert u.metadata["recompressed"]["energy_lost"] == lost.total.energy_lost
 
 
@@ -80,7 +80,7 @@ def test_nothing_is_lost_at_the_true_rank(tmp_path):
         assert lost.total.relative_error < 1e-12
         assert (u - v).norm() < 1e-6 * v.norm()
         assert {u.rank(name) for name in u.names} == {8}
-        assert all(len(u.terms[name].parts) == 1 for name in u.names)
+        assert all(len(u.terms[name].terms) == 1 for name in u.names)
     half, lost = recompress(v, rank=4)
     assert 0.01 < lost.total.energy_lost < 0.5
     assert math.isclose(float((v - half).norm()), lost.total.error, rel_tol=1e-5)
@@ -102,10 +102,10 @@ def test_what_was_done_is_remembered(tmp_path):
     """An approximation that does not say so passes for the exact vector."""
     _, v = made(tmp_path)
     u, lost = recompress(v, rank=2)
-    told = u.metadata
-    assert told["operations"] == ["recompressed to rank 2"]
-    assert told["recompressed"]["relative_error"] == lost.total.relative_error
-    assert set(told["recompressed"]["modules"]) == set(v.names)
+    metadata = u.metadata
+    assert metadata["operations"] == ["recompressed to rank 2"]
+    assert metadata["recompressed"]["relative_error"] == lost.total.relative_error
+    assert set(metadata["recompressed"]["modules"]) == set(v.names)
     assert recompress(v, energy=0.9)[0].metadata["operations"] == ["recompressed to energy 0.9"]
 
 
@@ -114,8 +114,8 @@ def test_zero_and_bias_alone_have_no_factors():
     linear = module(NAMES[0], (3, 8))
     bias = term("bias", linear, torch.Generator().manual_seed(0))
     sums, lost = truncated({"zero": Sum((3, 8)), "bias": Sum((3, 8), [(2.0, bias)])}, energy=0.5)
-    assert not sums["zero"].parts
-    ((coefficient, kept),) = sums["bias"].parts
+    assert not sums["zero"].terms
+    ((coefficient, kept),) = sums["bias"].terms
     assert isinstance(kept, Bias)
     assert torch.equal(coefficient * kept.vector, 2 * bias.vector)
     assert lost.total.rank == 0

@@ -25,8 +25,8 @@ def test_one_screen_tells_what_a_vector_is(tmp_path):
     model, _ = tiny("qwen3", layers=12)
     for side, seed in (("positive", 1), ("negative", 2)):
         folder = random_lora(model, tmp_path / side, seed=seed)
-        told = {"side": side, "behavior": "honesty", "seed": 5, "recipe": {"name": "paper", "lr": 1e-5, "rank": 4}}
-        (folder / "training.json").write_text(json.dumps(told))
+        training = {"side": side, "behavior": "honesty", "seed": 5, "recipe": {"name": "paper", "lr": 1e-5, "rank": 4}}
+        (folder / "training.json").write_text(json.dumps(training))
     v = WeightVector.from_adapters(tmp_path / "positive", tmp_path / "negative", model)
     lines = repr(v).splitlines()
     assert lines[0] == f"WeightVector(honesty, lora on tiny-qwen3, 84 modules, rank ≤ 8, norm {v.norm():.4g})"
@@ -45,7 +45,7 @@ def test_one_screen_tells_what_a_vector_is(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("norms", "told"),
+    ("norms", "reading"),
     [
         ({"model.layers.8.a": 1.0, "model.layers.9.a": 2.0}, "8 ▃█ 9, most in layer 9 (80%)"),
         ({"model.layers.8.a": 1.0, "lm_head": 1.0}, "8 (50%), outside the layers 50%"),
@@ -53,9 +53,9 @@ def test_one_screen_tells_what_a_vector_is(tmp_path):
         ({f"model.layers.0.k{i}": 1.0 for i in range(9)}, "k6 11%, 2 more"),
     ],
 )
-def test_where_the_energy_lies(norms, told):
+def test_where_the_energy_is(norms, reading):
     """A bar drawn for the wrong layer sends the reader to the wrong ablation."""
-    assert told in repr(of_norms(norms))
+    assert reading in repr(of_norms(norms))
 
 
 def test_anything_can_be_shown():

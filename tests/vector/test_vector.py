@@ -87,11 +87,11 @@ def test_sums_remember_what_went_in(tmp_path):
     """A sum whose parts and coefficients are not known cannot be made again."""
     model, v = made(tmp_path)
     u, w = (vector_of(model, tmp_path, seed=seed, rank=1).with_metadata(seed=seed) for seed in (7, 8))
-    told = WeightVector.sum([2 * v, u, w], [1.0, -1.0, 0.25]).metadata
-    assert told["operations"] == ["scaled by 2.0", f"minus {u.digest}", f"plus 0.25 × {w.digest}"]
-    assert [one["digest"] for one in told["with"]] == [u.digest, w.digest]
-    assert told["seeds"] == [0, 7, 8]
-    assert "geometry" not in told
+    metadata = WeightVector.sum([2 * v, u, w], [1.0, -1.0, 0.25]).metadata
+    assert metadata["operations"] == ["scaled by 2.0", f"minus {u.digest}", f"plus 0.25 × {w.digest}"]
+    assert [one["digest"] for one in metadata["with"]] == [u.digest, w.digest]
+    assert metadata["seeds"] == [0, 7, 8]
+    assert "geometry" not in metadata
     with pytest.raises(WeightsteerError, match="no vectors"):
         WeightVector.sum([])
     with pytest.raises(WeightsteerError, match="2 vectors and 1 coefficients"):
@@ -163,14 +163,14 @@ def test_provenance(tmp_path):
         record = {"side": side, "behavior": "honesty", "seed": 5, "recipe": {"lr": 1e-3}}
         (folder / "training.json").write_text(json.dumps(record))
     v = WeightVector.from_adapters(tmp_path / "positive", tmp_path / "negative", model)
-    told = v.metadata
-    assert (told["behavior"], told["adapter"], told["seed"], v.method) == ("honesty", "lora", 5, "weight")
-    assert told["base"]["name"] == "tiny-qwen3"
-    assert len(told["base"]["hash"]) == 32
-    assert told["branches"]["negative"]["training"]["recipe"] == {"lr": 1e-3}
-    assert told["branches"]["positive"]["config"]["r"] == 4
-    assert str(tmp_path) not in json.dumps(told)
-    told["base"]["name"] = "changed"
+    metadata = v.metadata
+    assert (metadata["behavior"], metadata["adapter"], metadata["seed"], v.method) == ("honesty", "lora", 5, "weight")
+    assert metadata["base"]["name"] == "tiny-qwen3"
+    assert len(metadata["base"]["hash"]) == 32
+    assert metadata["branches"]["negative"]["training"]["recipe"] == {"lr": 1e-3}
+    assert metadata["branches"]["positive"]["config"]["r"] == 4
+    assert str(tmp_path) not in json.dumps(metadata)
+    metadata["base"]["name"] = "changed"
     assert v.metadata["base"]["name"] == "tiny-qwen3"
     overridden = WeightVector.from_adapters(
         tmp_path / "positive", tmp_path / "negative", model, metadata={"behavior": "mine"}

@@ -68,14 +68,14 @@ def test_factors_keep_their_bits(tmp_path):
     _, v = made(tmp_path)
     loaded = WeightVector.load(v.save(tmp_path / "new" / "v.safetensors"))
     for name in v.names:
-        for (c, one), (d, other) in zip(v.terms[name].parts, loaded.terms[name].parts, strict=True):
+        for (c, one), (d, other) in zip(v.terms[name].terms, loaded.terms[name].terms, strict=True):
             assert c == d
             assert torch.equal(one.A.view(torch.int32), other.A.view(torch.int32))
             assert torch.equal(one.B.view(torch.int32), other.B.view(torch.int32))
-    told = header(tmp_path / "new" / "v.safetensors")
+    stored = header(tmp_path / "new" / "v.safetensors")
     assert {tensor.dtype for tensor in load_file(tmp_path / "new" / "v.safetensors").values()} == {torch.float32}
-    assert told["norm"] == v.norm()
-    assert [module["name"] for module in told["modules"]] == v.names
+    assert stored["norm"] == v.norm()
+    assert [module["name"] for module in stored["modules"]] == v.names
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["v.safetensors"]
 
 
@@ -113,14 +113,14 @@ def test_other_files_are_explained(tmp_path):
     adapter = random_lora(model, tmp_path / "adapter", seed=0) / "adapter_model.safetensors"
     with pytest.raises(WeightsteerError, match=r"no weight vector.*from_adapters"):
         WeightVector.load(adapter)
-    for told, reason in [
+    for text, reason in [
         ('{"version": 99}', "version 99"),
         ("{", "damaged"),
         ('{"version": 1}', "damaged"),
         ('{"version": 1, "modules": [{"name": "a", "shape": [1, 1], "parts": [{"form": "x"}]}]}', "damaged"),
         (json.dumps({**header(tmp_path / "v.safetensors"), "metadata": {}}), "lacks the tensor"),
     ]:
-        save_file({"a": torch.ones(1)}, bad, {"weightsteer": told})
+        save_file({"a": torch.ones(1)}, bad, {"weightsteer": text})
         with pytest.raises(WeightsteerError, match=reason):
             WeightVector.load(bad)
 
@@ -213,18 +213,18 @@ def test_what_is_shared_is_stored_once(tmp_path):
     assert len(load_file(path)) == 4
     loaded = WeightVector.load(path)
     assert loaded == v
-    assert {id(t) for _, t in loaded.terms["a"].parts} >= {id(t) for _, t in loaded.terms["b"].parts}
+    assert {id(t) for _, t in loaded.terms["a"].terms} >= {id(t) for _, t in loaded.terms["b"].terms}
     assert torch.equal(loaded.delta("b"), v.delta("b"))
 
 
 def test_files_of_the_first_version_are_read(tmp_path):
     """Vectors that were published must not be lost with a release."""
     _, v = made(tmp_path)
-    told = header(v.save(tmp_path / "v.safetensors")) | {"version": 1}
-    for entry in told["modules"]:
+    stored = header(v.save(tmp_path / "v.safetensors")) | {"version": 1}
+    for entry in stored["modules"]:
         entry.pop("rank")
         entry["parts"] = [{key: part[key] for key in ("form", "coefficient")} for part in entry["parts"]]
-    save_file(load_file(tmp_path / "v.safetensors"), tmp_path / "old.safetensors", {"weightsteer": json.dumps(told)})
+    save_file(load_file(tmp_path / "v.safetensors"), tmp_path / "old.safetensors", {"weightsteer": json.dumps(stored)})
     loaded = WeightVector.load(tmp_path / "old.safetensors")
     assert loaded.rank(WEIGHT) == 8
     assert loaded == v
@@ -264,8 +264,8 @@ def scaled(model, behavior: str = "b") -> WeightVector:
 
     base = BaseWeight.of(model.get_submodule(WEIGHT))
     rows = RowScale(torch.linspace(-1, 1, base.shape[0]), base)
-    told = {"adapter": "ia3", "base": {"name": model_name(model), "hash": weight_hash(model)}}
-    return WeightVector({WEIGHT: Sum(base.shape, [(1.0, rows)])}, told)
+    metadata = {"adapter": "ia3", "base": {"name": model_name(model), "hash": weight_hash(model)}}
+    return WeightVector({WEIGHT: Sum(base.shape, [(1.0, rows)])}, metadata)
 
 
 def test_part_of_the_base_steers_a_fine_tune(tmp_path):

@@ -63,6 +63,7 @@ class ActivationVector:
 
     @property
     def names(self) -> list[str]:
+        """The paths of the steered blocks, in ascending order."""
         return list(self.directions)
 
     @property
@@ -143,7 +144,11 @@ class ActivationVector:
     __rmul__ = __mul__
 
     def norm_matched(self, other: "ActivationVector") -> "ActivationVector":
-        """This direction with the (global) norm of ``other``."""
+        """``v · ‖other‖ / ‖v‖``: this direction with the norm of another vector, over all layers.
+
+        Raises:
+            WeightsteerError: this vector is zero, so it has no direction.
+        """
         if self.norm() == 0.0:
             raise WeightsteerError("a zero vector has no direction, so its norm cannot be matched to another's.")
         return self * (other.norm() / self.norm())
@@ -190,7 +195,13 @@ class ActivationVector:
         return self._derived(kept, f"kept the layers {sorted(wanted & set(self.layers))}")
 
     def modify(self, name: str, module: nn.Module) -> Modifier:
-        """``y' = y + α · v`` at one block (`weightsteer.steer` calls this); one rounding to the model's dtype."""
+        """``y' = y + α · v`` with y (b, t, d) and v (d,) at one block; rounded once, to the model's dtype.
+
+        `weightsteer.steer` calls this.
+
+        Raises:
+            WeightsteerError: the output of the block has another width (raised in the forward pass).
+        """
         direction = self.directions[name]
         width = len(direction)
         if (parameter := next(module.parameters(), None)) is not None and not parameter.is_meta:
@@ -257,6 +268,11 @@ class ActivationVector:
         cls, path: str | Path, model: PreTrainedModel, *, metadata: Mapping[str, Any] | None = None
     ) -> "ActivationVector":
         """Read a GGUF control vector for a model; ``direction.l`` belongs to the output of block l.
+
+        Args:
+            path: a file of llama.cpp or repeng, with one direction (d,) per layer.
+            model: the model to be steered.
+            metadata: behavior, adapter and seed, under which tables list the vector.
 
         Raises:
             WeightsteerError: no control vector, or one with other layers or another width than the model's.

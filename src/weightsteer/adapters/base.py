@@ -90,7 +90,7 @@ class AdapterFamily(ABC):
     def initial(self, adapted: nn.Module) -> dict[str, Tensor]:
         """What of a freshly made adapter the delta of the trained one depends on, by parameter path.
 
-        Training saves it beside the adapter, in `weightsteer.adapters.folder.INITIAL`. Nothing, for most families.
+        Training saves it next to the adapter, in `weightsteer.adapters.folder.INITIAL`. Nothing, for most families.
         """
         return {}
 

@@ -12,7 +12,7 @@ from peft import PeftConfig
 from torch import nn
 
 from weightsteer.adapters.base import register
-from weightsteer.adapters.peft_family import Adapted, Parts, PeftFamily
+from weightsteer.adapters.peft_family import Adapted, PeftFamily, Terms
 from weightsteer.adapters.release import config_class
 from weightsteer.adapters.targets import FEED_FORWARD, named
 from weightsteer.errors import WeightsteerError
@@ -52,6 +52,6 @@ class AddedBias(PeftFamily):
             )
         return config_class(self.peft_type)(target_modules=list(target_modules), task_type="CAUSAL_LM", **options)
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         one.check(_BIAS, 1, one.shape[0])
         return [(1.0, Bias(one[_BIAS].flatten(), one.shape[1]))]

@@ -18,7 +18,7 @@ from peft import BOFTConfig
 
 from weightsteer.adapters.base import register
 from weightsteer.adapters.oft import cayley
-from weightsteer.adapters.peft_family import Adapted, Parts, PeftFamily
+from weightsteer.adapters.peft_family import Adapted, PeftFamily, Terms
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import Butterfly, RowScale
 
@@ -57,7 +57,7 @@ class Boft(PeftFamily):
             **{"bias": "none", **options},
         )
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         d_out, d_in = one.shape
         found = one.tensors[_FACTORS]
         if found.dim() != 4 or found.shape[2] != found.shape[3] or found.shape[1] * found.shape[2] != d_in:

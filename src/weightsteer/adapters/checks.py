@@ -15,7 +15,7 @@ from weightsteer.adapters.folder import AdapterFolder
 from weightsteer.errors import WeightsteerError
 from weightsteer.models.experts import inside, routed
 
-# Settings of every family that say where an adapter lies, or nothing about the weights.
+# Settings of every family that say which modules an adapter is in, or nothing about the weights.
 COMMON = frozenset(
     {
         "auto_mapping",
@@ -100,8 +100,8 @@ def check_experts(adapter: AdapterFolder, found: Collection[str], model: nn.Modu
 
     Names such as ``gate_proj`` stand for linear modules where each expert is a module of its own, and for nothing, or
     for shared experts alone, where the experts are one parameter: PEFT then leaves the experts out without a word. So
-    an adapter is read when it lists its modules, all of them are in the model, and none lies beside experts: one of
-    the attention alone, say.
+    an adapter is read when it lists its modules, all of them are in the model, and none is in a block with experts: one
+    of the attention alone, say.
 
     Raises:
         WeightsteerError: it is not one of those.
@@ -109,15 +109,15 @@ def check_experts(adapter: AdapterFolder, found: Collection[str], model: nn.Modu
     if not (experts := routed(model)):
         return
     blocks = {name.rpartition(".")[0] for name in experts}
-    beside = sorted(name for name in found if inside(name, blocks))
+    alongside = sorted(name for name in found if inside(name, blocks))
     targets = adapter.config.get("target_modules")
     listed = sorted(targets) if isinstance(targets, list) else []
     names = [name for name, _ in model.named_modules()]
     lost = [target for target in listed if not any(f".{name}".endswith(f".{target}") for name in names)]
-    if beside or lost or not listed:
+    if alongside or lost or not listed:
         reason = (
-            f"it adapts {some(beside)}, beside the experts"
-            if beside
+            f"it adapts {some(alongside)}, in the same block as the experts"
+            if alongside
             else f"the model has no module called {some(lost)}"
             if lost
             else f"its configuration does not list its modules (target_modules is {targets!r})"

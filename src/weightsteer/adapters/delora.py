@@ -12,7 +12,7 @@ from peft import PEFT_TYPE_TO_CONFIG_MAPPING, PeftConfig
 
 from weightsteer.adapters.base import register
 from weightsteer.adapters.lora import check_rank
-from weightsteer.adapters.peft_family import Adapted, Parts, PeftFamily
+from weightsteer.adapters.peft_family import Adapted, PeftFamily, Terms
 from weightsteer.adapters.release import config_class
 from weightsteer.terms import LowRank
 
@@ -57,7 +57,7 @@ class DeLora(PeftFamily):
             **{"bias": "none", **options},
         )
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         rank = len(one.tensors[_A])
         one.check(_A, rank, one.shape[1])
         one.check(_B, one.shape[0], rank)

@@ -9,17 +9,16 @@ It depends on the base weight, so a quantised base is refused. α·dW is a strai
 DoRA models.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
-from peft import LoraConfig
 from torch import Tensor
 
 from weightsteer.adapters import lora
 from weightsteer.adapters.base import register
 from weightsteer.adapters.folder import AdapterFolder
-from weightsteer.adapters.peft_family import Adapted, Parts
+from weightsteer.adapters.peft_family import Adapted, Terms
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import LowRank, RowScale
 
@@ -33,28 +32,18 @@ class Dora(lora.Lora):
     optional = (_MAGNITUDE, f"{_MAGNITUDE}.weight")
     known = lora.Lora.known | {"use_dora"}
     refusals: ClassVar = {key: reason for key, reason in lora.Lora.refusals.items() if key != "use_dora"}
+    variant: ClassVar = {"use_dora": True}
 
     def fit(self, config: Mapping[str, Any]) -> int:
         # above PiSSA: both at once is DoRA on a base that PiSSA changed, which `check` refuses
         return 4 * (config.get("peft_type") == self.peft_type and bool(config.get("use_dora")))
-
-    def peft_config(
-        self,
-        rank: int,
-        alpha: float,
-        target_modules: Sequence[str],
-        layers: Sequence[int] | None = None,
-        **options: Any,
-    ) -> LoraConfig:
-        """As for LoRA, with trained magnitudes."""
-        return super().peft_config(rank, alpha, target_modules, layers, **{"use_dora": True, **options})
 
     def check(self, adapter: AdapterFolder) -> None:
         super().check(adapter)
         if not adapter.config.get("use_dora"):
             raise WeightsteerError(f"{adapter.path} is no DoRA: its configuration does not set use_dora.")
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         s = lora.scale(one)
         magnitude = _magnitude(one)
         norms = torch.linalg.vector_norm(torch.addmm(one.weight, one[lora.B], one[lora.A], alpha=s), dim=1)

@@ -69,7 +69,7 @@ class AdapterFolder:
         if not path.is_dir():
             raise WeightsteerError(
                 f"{path} is not a folder. Give the folder of a trained PEFT adapter (it holds {CONFIG}); "
-                "one that lies on the hub must be downloaded first."
+                "one on the hub must be downloaded first."
             )
         training = _json(path / RECORD) if (path / RECORD).is_file() else None
         if not (path / CONFIG).is_file():

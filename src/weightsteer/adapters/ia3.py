@@ -12,7 +12,7 @@ from peft import IA3Config
 from torch import nn
 
 from weightsteer.adapters.base import register
-from weightsteer.adapters.peft_family import Adapted, Parts, PeftFamily
+from weightsteer.adapters.peft_family import Adapted, PeftFamily, Terms
 from weightsteer.adapters.targets import FEED_FORWARD, ends_with, named
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import ColumnScale, RowScale
@@ -62,7 +62,7 @@ class Ia3(PeftFamily):
             **{"feedforward_modules": forward, **options},
         )
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         d_out, d_in = one.shape
         scale = one[_SCALE].flatten() - 1.0
         # PEFT makes a row for the modules that its configuration calls feed-forward, a column for the others

@@ -2,7 +2,7 @@
 
 Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732. The delta ``s B A`` needs nothing of the base
 weight, so it is exact for any base, quantised ones included. Variants that change the base, or add something
-beside A and B, are refused with the reason: PEFT combines several of them without a word, and wrongly.
+in addition to A and B, are refused with the reason: PEFT combines several of them without a word, and wrongly.
 """
 
 import math
@@ -15,7 +15,7 @@ from peft.utils.other import get_pattern_key
 from weightsteer.adapters.base import register
 from weightsteer.adapters.checks import refusal
 from weightsteer.adapters.folder import AdapterFolder
-from weightsteer.adapters.peft_family import Adapted, Parts, PeftFamily
+from weightsteer.adapters.peft_family import Adapted, PeftFamily, Terms
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import LowRank
 
@@ -60,14 +60,15 @@ class Lora(PeftFamily):
         "ensure_weight_tying": "tied adapters also change the embedding",
     }
 
+    variant: ClassVar[dict[str, Any]] = {}
+    """PEFT's settings that make a variant of LoRA."""
+
     def peft_config(
         self,
         rank: int,
         alpha: float,
         target_modules: Sequence[str],
         layers: Sequence[int] | None = None,
-        *,
-        rslora: bool = False,
         **options: Any,
     ) -> LoraConfig:
         """A LoRA without dropout and biases, on the given modules of the given layers."""
@@ -77,10 +78,10 @@ class Lora(PeftFamily):
             target_modules=list(target_modules),
             layers_to_transform=None if layers is None else list(layers),
             task_type="CAUSAL_LM",
-            **{"use_rslora": rslora, "lora_dropout": 0.0, "bias": "none", **options},
+            **{"lora_dropout": 0.0, "bias": "none", **self.variant, **options},
         )
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         return [(scale(one), LowRank(one[B], one[A]))]
 
     def check(self, adapter: AdapterFolder) -> None:
@@ -99,20 +100,10 @@ class RsLora(Lora):
     """rsLoRA: LoRA with the scale s = α/√r."""
 
     form = "s·B·A, s = alpha/√r; a pair: rank 2r"
+    variant: ClassVar = {"use_rslora": True}
 
     def fit(self, config: Mapping[str, Any]) -> int:
         return 2 * (super().fit(config) and bool(config.get("use_rslora")))
-
-    def peft_config(
-        self,
-        rank: int,
-        alpha: float,
-        target_modules: Sequence[str],
-        layers: Sequence[int] | None = None,
-        **options: Any,
-    ) -> LoraConfig:
-        """As for LoRA, scaled by alpha/√r."""
-        return super().peft_config(rank, alpha, target_modules, layers, **{"rslora": True, **options})
 
 
 def scale(one: Adapted) -> float:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from weightsteer.adapters.base import register
 from weightsteer.adapters.checks import refusal
 from weightsteer.adapters.folder import AdapterFolder
-from weightsteer.adapters.peft_family import Adapted, Parts, PeftFamily
+from weightsteer.adapters.peft_family import Adapted, PeftFamily, Terms
 from weightsteer.adapters.release import config_class, if_known
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import Rotated
@@ -97,7 +97,7 @@ class Oft(PeftFamily):
                 f"use_cayley_neumann=True with PEFT before {_NEUMANN_SINCE} was another series than it is today",
             )
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         blocks = rotation(one)
         return [(1.0, Rotated(blocks.transpose(1, 2) - torch.eye(blocks.shape[1], dtype=blocks.dtype), one.base))]
 

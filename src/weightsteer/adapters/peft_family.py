@@ -13,7 +13,7 @@ from weightsteer.adapters.folder import AdapterFolder
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import BaseWeight, Sum, Term, linear_shape
 
-Parts = list[tuple[float, Term]]
+Terms = list[tuple[float, Term]]
 """Summands of a delta: coefficient and term."""
 
 
@@ -83,13 +83,13 @@ class PeftFamily(AdapterFamily):
     """Those of ``keys`` that a file may lack."""
 
     known: ClassVar[frozenset[str]] = frozenset()
-    """Settings that `parts` takes into account, or that change nothing once the adapter is trained."""
+    """Settings that `terms` takes into account, or that change nothing once the adapter is trained."""
 
     refusals: ClassVar[Mapping[str, str]] = {}
     """Settings under which the formula does not hold, with the reason."""
 
     @abstractmethod
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         """``θ_branch − θ_base`` of one module, computed in fp64.
 
         Raises:
@@ -101,7 +101,7 @@ class PeftFamily(AdapterFamily):
         check_config(adapter, self.known, self.refusals)
 
     def branch_delta(self, adapter: AdapterFolder, model: nn.Module) -> dict[str, Sum]:
-        return {name: Sum(one.shape, self.parts(one)) for name, one in self.read(adapter, model).items()}
+        return {name: Sum(one.shape, self.terms(one)) for name, one in self.read(adapter, model).items()}
 
     def read(self, adapter: AdapterFolder, model: nn.Module) -> dict[str, Adapted]:
         """The adapted modules by path, checked.

@@ -13,19 +13,18 @@ one. On a base in half precision PEFT rounds the residual; that rounding is not 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 import torch
-from peft import LoraConfig
 from torch import Tensor, nn
 
 from weightsteer.adapters import lora
 from weightsteer.adapters.base import register
 from weightsteer.adapters.checks import check_config, refusal, some
 from weightsteer.adapters.folder import AdapterFolder
-from weightsteer.adapters.peft_family import Adapted, Parts
+from weightsteer.adapters.peft_family import Adapted, Terms
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import LowRank, Sum
 
@@ -43,20 +42,10 @@ class Pissa(lora.Lora):
     changes_base = True
     # pocket: chosen by validation loss alone, see docs/recipes.md
     recipe: ClassVar = {"pocket": {"lr": 1e-3}}
+    variant: ClassVar = {"init_lora_weights": "pissa"}
 
     def fit(self, config: Mapping[str, Any]) -> int:
         return 3 * (config.get("peft_type") == self.peft_type and _kind(config).startswith("pissa"))
-
-    def peft_config(
-        self,
-        rank: int,
-        alpha: float,
-        target_modules: Sequence[str],
-        layers: Sequence[int] | None = None,
-        **options: Any,
-    ) -> LoraConfig:
-        """As for LoRA, started from the largest singular components of the base weight."""
-        return super().peft_config(rank, alpha, target_modules, layers, **{"init_lora_weights": "pissa", **options})
 
     def check(self, adapter: AdapterFolder) -> None:
         check_config(adapter, self.known, self.refusals)
@@ -69,7 +58,7 @@ class Pissa(lora.Lora):
             if name.endswith((".lora_A.default.weight", ".lora_B.default.weight"))
         }
 
-    def parts(self, one: Adapted) -> Parts:
+    def terms(self, one: Adapted) -> Terms:
         s = lora.scale(one)
         # s B₀ A₀ is the truncated SVD itself, whatever s
         initial = (-s, _saved(one)) if one.adapter.initial else (-1.0, _truncated(one))
@@ -153,7 +142,7 @@ def _check_belongs(adapter: AdapterFolder, deltas: Mapping[str, Sum]) -> None:
     """The trained factors must still resemble those that the base weight gives: else it is another base."""
     inner = trained = initial = 0.0
     for total in deltas.values():
-        plus, minus = (Sum(total.shape, [part for part in total.parts if part[0] * sign > 0]) for sign in (1, -1))
+        plus, minus = (Sum(total.shape, [part for part in total.terms if part[0] * sign > 0]) for sign in (1, -1))
         inner -= plus.inner(minus)
         trained += plus.norm() ** 2
         initial += minus.norm() ** 2

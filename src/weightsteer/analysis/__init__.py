@@ -1,1 +1,1 @@
-"""What a vector is, told from its terms: energy, the geometry of its two branches, the distance of another base."""
+"""What is in a vector: its subspaces, ablations and ranks, what can be projected out, the distance of another base."""

@@ -1,13 +1,13 @@
-"""Measure parts of a vector over identical rows: one line per part and strength, in one table.
+"""Measure ablations of a vector over identical rows: one line per ablation and strength, in one table.
 
-Every part is swept like the vector, at the same strengths over the same rows, and what it does to neutral text is read
-beside. With the effect (discrimination, nats) of a part and of the whole vector on the same rows,
+Every ablation is swept like the vector, at the same strengths over the same rows, and its damage on neutral text is
+measured as well. With the effect (discrimination, nats) of an ablation and of the whole vector on the same rows,
 
-    retained = effect(part) / effect(whole)
+    retained = effect(ablation) / effect(whole)
 
 has Fieller's interval of the paired ratio (`weightsteer.stats.compare`): items are resampled together, training seeds
-paired. It is not clipped: a part may do more than the whole. Where the effect of the whole vector may be 0 itself,
-nothing is retained of it, and the ratio is null.
+paired. It is not clipped: an ablation may do more than the whole vector. Where the interval of the whole vector's own
+effect contains 0, the ratio is null.
 """
 
 import json
@@ -32,17 +32,17 @@ from weightsteer.stats import compare
 from weightsteer.vector import WeightVector
 
 CHUNK = 24
-"""Parts that are swept together, and kept together when the measurement is interrupted."""
+"""Ablations that are swept together, and kept together when the measurement is interrupted."""
 
 DAMAGED_DRAWS = 2
 """Draws of each random control whose damage is read: it varies little, and costs as much as the effect."""
 
 WHOLE = "whole/full vector/whole"
 
-_PARTS = {
+_ABLATIONS = {
     "key": pl.String,
     "family": pl.String,
-    "part": pl.String,
+    "component": pl.String,
     "how": pl.String,
     "group": pl.String,
     "of": pl.String,
@@ -58,18 +58,19 @@ _PARTS = {
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of some parts.
+    """What was measured of some ablations.
 
     Attributes:
-        rows: as `sweep` returns them; ``adapter`` is the key of the part.
+        rows: as `sweep` returns them; ``adapter`` is the key of the ablation.
         damage: as `weightsteer.measure.damage.damage` returns it.
-        parts: key, family, part, how, group, of, matched, control, rank, energy, modules, seed, note; one line each.
-        skipped: the parts that do not exist, with the reason.
+        ablations: one line each: key, family, component, how, group, of, matched, control, rank, energy, modules, seed,
+            note.
+        skipped: the ablations that do not exist, with the reason.
     """
 
     rows: pl.DataFrame
     damage: pl.DataFrame
-    parts: pl.DataFrame
+    ablations: pl.DataFrame
     skipped: tuple[tuple[str, str], ...] = ()
 
     @classmethod
@@ -82,67 +83,69 @@ class Measured:
         return cls(
             rows,
             damaged,
-            pl.concat([one.parts for one in several]),
+            pl.concat([one.ablations for one in several]),
             tuple(dict.fromkeys(line for one in several for line in one.skipped)),
         )
 
     def write(self, folder: Folder) -> None:
-        """``rows.parquet``, ``damage.parquet``, ``parts.parquet``, ``skipped.json``."""
+        """``rows.parquet``, ``damage.parquet``, ``ablations.parquet``, ``skipped.json``."""
         self.rows.write_parquet(folder / "rows.parquet")
         self.damage.write_parquet(folder / "damage.parquet")
-        self.parts.write_parquet(folder / "parts.parquet")
+        self.ablations.write_parquet(folder / "ablations.parquet")
         (folder / "skipped.json").write_text(json.dumps(self.skipped, ensure_ascii=False), encoding="utf-8")
 
     @classmethod
     def read(cls, folder: Folder) -> "Measured":
         """What `write` wrote."""
-        rows, damaged, parts = (pl.read_parquet(folder / f"{name}.parquet") for name in ("rows", "damage", "parts"))
+        rows, cost, ablations = (
+            pl.read_parquet(folder / f"{name}.parquet") for name in ("rows", "damage", "ablations")
+        )
         skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
-        return cls(rows, damaged, parts, tuple((key, reason) for key, reason in skipped))
+        return cls(rows, cost, ablations, tuple((key, reason) for key, reason in skipped))
 
 
 def measure(
     given: PlanInput,
-    parts: Sequence[Ablation],
+    ablations: Sequence[Ablation],
     tokenizer: PreTrainedTokenizerBase,
     evaluations: Sequence[Evaluation],
     texts: Sequence[Text],
     alphas: Sequence[float],
     *,
     kept: Folder | None = None,
-    title: str = "parts",
+    title: str = "ablations",
     token_budget: int = 8192,
 ) -> Measured:
-    """Sweep every part over the same rows, and read its damage.
+    """Sweep every ablation over the same rows, and read its damage.
 
-    Parts are made one chunk at a time. A part that does not exist (a component that is zero, a branch that the vector
+    Ablations are made one chunk at a time. One that does not exist (a component that is zero, a branch that the vector
     does not know) is left out, with the reason.
 
     Args:
-        given: what the parts were listed from.
-        evaluations: rows, the same for all parts.
+        given: what the ablations were listed from.
+        evaluations: rows, the same for all ablations.
         texts: neutral texts for the damage.
         kept: a folder for finished chunks, from which an interrupted measurement goes on.
     """
-    chunks = [list(parts[start : start + CHUNK]) for start in range(0, len(parts), CHUNK)]
+    chunks = [list(ablations[start : start + CHUNK]) for start in range(0, len(ablations), CHUNK)]
     found = []
-    with progress(title, len(parts)) as advance:
+    with progress(title, len(ablations)) as advance:
         for number, chunk in enumerate(chunks):
-            place = None if kept is None else kept / f"{number:04d}"
-            if place is not None and (place / "skipped.json").is_file():
-                found.append(Measured.read(place))
+            folder = None if kept is None else kept / f"{number:04d}"
+            if folder is not None and (folder / "skipped.json").is_file():
+                found.append(Measured.read(folder))
             else:
                 found.append(_measured(given, chunk, tokenizer, evaluations, texts, alphas, token_budget))
-                if place is not None:
-                    place.mkdir(parents=True, exist_ok=True)
-                    found[-1].write(place)
+                if folder is not None:
+                    folder.mkdir(parents=True, exist_ok=True)
+                    found[-1].write(folder)
             advance(len(chunk))
     return Measured.joined(found)
 
 
 def _measured(
     given: PlanInput,
-    parts: Sequence[Ablation],
+    ablations: Sequence[Ablation],
     tokenizer: PreTrainedTokenizerBase,
     evaluations: Sequence[Evaluation],
     texts: Sequence[Text],
@@ -153,30 +156,30 @@ def _measured(
     described: list[dict[str, Any]] = []
     skipped: list[tuple[str, str]] = []
     harmed = []
-    for part in parts:
+    for one in ablations:
         try:
-            vector = part.vector
-            line = _line(given.vector, part, vector)
+            vector = one.vector
+            line = _line(given.vector, one, vector)
         except WeightsteerError as error:
-            skipped.append((part.key, str(error)))
+            skipped.append((one.key, str(error)))
             continue
         own = int(given.vector.metadata["seed"])
-        method = "weight" if part.draw is None else "control"
+        method = "weight" if one.draw is None else "control"
         control = None
-        if part.draw is not None:
-            control = {"kind": "random", "of": given.vector.digest, "of_adapter": WHOLE, "draw": part.draw}
+        if one.draw is not None:
+            control = {"kind": "random", "of": given.vector.digest, "of_adapter": WHOLE, "draw": one.draw}
         labelled = vector.with_metadata(
             method=method,
-            adapter=part.key,
+            adapter=one.key,
             seed=own,
             behavior=given.vector.metadata["behavior"],
             control=control,
         )
         made.append(labelled)
         described.append(line | {"seed": own})
-        if part.draw is None or part.draw < DAMAGED_DRAWS:
+        if one.draw is None or one.draw < DAMAGED_DRAWS:
             harmed.append(labelled)
-    frame = pl.DataFrame(described, schema=_PARTS)
+    frame = pl.DataFrame(described, schema=_ABLATIONS)
     if not made:
         return Measured(pl.DataFrame(), pl.DataFrame(), frame, tuple(skipped))
     model = given.model
@@ -188,37 +191,37 @@ def _measured(
     return Measured(pl.concat(rows), pl.DataFrame() if cost is None else cost, frame, tuple(skipped))
 
 
-def _line(whole: WeightVector, part: Ablation, made: WeightVector | Path) -> dict[str, Any]:
+def _line(whole: WeightVector, one: Ablation, made: WeightVector | Path) -> dict[str, Any]:
     energy = rank = None
     if isinstance(made, WeightVector):
-        if part.draw is None and not part.matched:
+        if one.draw is None and not one.matched:
             energy = energy_share(whole, made)
         ranks = [made.rank(name) for name in made.names]
-        rank = part.rank if part.rank is not None else sum(ranks) / len(ranks)
+        rank = one.rank if one.rank is not None else sum(ranks) / len(ranks)
         if made.norm() == 0.0:
-            raise WeightsteerError("this part of the vector is zero.")
+            raise WeightsteerError("this component of the vector is zero.")
     return {
-        "key": part.key,
-        "family": part.family,
-        "part": part.part,
-        "how": part.how,
-        "group": part.group,
-        "of": part.of,
-        "matched": part.matched,
-        "control": part.draw is not None,
+        "key": one.key,
+        "family": one.family,
+        "component": one.component,
+        "how": one.how,
+        "group": one.group,
+        "of": one.of,
+        "matched": one.matched,
+        "control": one.draw is not None,
         "rank": rank,
         "energy": energy,
         "modules": len(made.names),
-        "note": part.note,
+        "note": one.note,
     }
 
 
-def energy_share(whole: WeightVector, part: WeightVector) -> float:
-    """``‖part‖² / ‖dW‖²``; the norms of modules that are as they were are not computed again."""
+def energy_share(whole: WeightVector, component: WeightVector) -> float:
+    """``‖component‖² / ‖dW‖²``; the norms of modules that are as they were are not computed again."""
     known = whole.norms()
     squares = (
-        known[name] ** 2 if name in known and total == whole.terms[name] else part.terms.norm(name) ** 2
-        for name, total in part.terms.items()
+        known[name] ** 2 if name in known and total == whole.terms[name] else component.terms.norm(name) ** 2
+        for name, total in component.terms.items()
     )
     return sum(squares) / whole.norm() ** 2
 
@@ -228,7 +231,7 @@ SCHEMA = {
     "behavior": pl.String,
     "eval": pl.String,
     "alpha": pl.Float64,
-    **{name: kind for name, kind in _PARTS.items() if name != "seed"},
+    **{name: kind for name, kind in _ABLATIONS.items() if name != "seed"},
     **{f"{name}{end}": pl.Float64 for name in ("effect", "retained", "retained_of") for end in ("", "_low", "_high")},
     "p": pl.Float64,
     "mde": pl.Float64,
@@ -242,26 +245,26 @@ SCHEMA = {
 
 
 def table(measured: Measured, *, resamples: int = 2000) -> pl.DataFrame:
-    """One line per evaluation, strength and part: effect, retained effect and damage with their intervals.
+    """One line per evaluation, strength and ablation: effect, retained effect and damage with their intervals.
 
     Returns:
         The columns of `SCHEMA`. ``retained`` is relative to the whole vector, ``retained_of`` to the vector ``of``
-        which the part is a part (null for parts of the whole); ``seeds`` are training seeds, ``draws`` the random
-        vectors per seed of a control. ``energy`` (the share of ‖dW‖²) is null for random and rescaled vectors.
-        ``damage`` is the rise of the NLL of neutral text, nats per token.
+        which the component is taken from (null where that is the whole one); ``seeds`` are training seeds, ``draws``
+        the random vectors per seed of a control. ``energy`` (the share of ‖dW‖²) is null for random and rescaled
+        vectors. ``damage`` is the rise of the NLL of neutral text, nats per token.
 
     Raises:
         WeightsteerError: the whole vector was not measured.
     """
     rows = measured.rows
     if WHOLE not in rows["adapter"].unique():
-        raise WeightsteerError("the whole vector is missing among the parts: nothing can be compared with it.")
+        raise WeightsteerError("the whole vector is missing among the ablations: nothing can be compared with it.")
     strengths = sorted({abs(alpha) for alpha in rows["alpha"].unique() if alpha})
     lines = pl.concat([_effects(rows, WHOLE, strength, resamples) for strength in strengths])
-    within = [key for key in measured.parts["of"].unique().sort() if key and key in rows["adapter"].unique()]
+    within = [key for key in measured.ablations["of"].unique().sort() if key and key in rows["adapter"].unique()]
     of = [
         _effects(
-            rows.filter(pl.col("adapter").is_in([key, *measured.parts.filter(pl.col("of") == key)["key"]])),
+            rows.filter(pl.col("adapter").is_in([key, *measured.ablations.filter(pl.col("of") == key)["key"]])),
             key,
             strength,
             resamples,
@@ -276,9 +279,9 @@ def table(measured: Measured, *, resamples: int = 2000) -> pl.DataFrame:
     lines = lines.join(_harm(measured.damage, resamples), on=["behavior", "adapter", "alpha"], how="left")
     mass = rows.group_by(on).agg(pl.mean("pmass"))
     lines = lines.join(mass, on=on, how="left").rename({"adapter": "key"})
-    told = (
-        measured.parts.group_by(
-            [name for name in _PARTS if name not in ("rank", "energy", "seed")], maintain_order=True
+    listed = (
+        measured.ablations.group_by(
+            [name for name in _ABLATIONS if name not in ("rank", "energy", "seed")], maintain_order=True
         )
         .agg(
             pl.mean("rank"),
@@ -286,19 +289,19 @@ def table(measured: Measured, *, resamples: int = 2000) -> pl.DataFrame:
             pl.col("seed").n_unique().cast(pl.Int64).alias("seeds"),
             (pl.len() // pl.col("seed").n_unique()).cast(pl.Int64).alias("draws"),
         )
-        .with_row_index("place")
+        .with_row_index("order")
     )
-    joined = told.join(lines.drop("seeds"), on="key", how="inner").sort("eval", "place", "alpha")
+    joined = listed.join(lines.drop("seeds"), on="key", how="inner").sort("eval", "order", "alpha")
     missing = [name for name in SCHEMA if name not in joined.columns]
     joined = joined.with_columns(pl.lit(None).alias(name) for name in missing)
     return joined.select(pl.col(name).cast(kind) for name, kind in SCHEMA.items())
 
 
 def _effects(rows: pl.DataFrame, reference: str, strength: float, resamples: int) -> pl.DataFrame:
-    """Effects and retained effects of all parts at ±strength, the reference among them with a retained effect of 1."""
+    """Effects and retained effects of all ablations at ±strength; the reference has a retained effect of 1."""
     used = rows.filter(pl.col("alpha").is_in([0.0, strength, -strength]))
-    arms = used.filter(pl.col("alpha") != 0).select("method", "adapter", "alpha").unique(maintain_order=True)
-    found = compare(used, arms, reference=("weight", reference), resamples=resamples)
+    entries = used.filter(pl.col("alpha") != 0).select("method", "adapter", "alpha").unique(maintain_order=True)
+    found = compare(used, entries, reference=("weight", reference), resamples=resamples)
     found = found.filter(pl.col("reason").is_null())
     base = ["model", "behavior", "eval", "alpha"]
     effect = {f"effect{end}": f"reference_effect{end}" for end in ("", "_low", "_high")}

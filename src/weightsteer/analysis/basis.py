@@ -1,7 +1,7 @@
 """Basis: a subspace at the output or the input of each module, with a name, a rank and an origin.
 
 A basis holds, for each module it is about, a matrix B (d, k) with orthonormal columns: d is the width of the module's
-output or input, k the rank of the subspace there. Columns stand in order of importance, so that ``basis.first(4)`` is a
+output or input, k the rank of the subspace there. Columns are in order of importance, so that ``basis.first(4)`` is a
 smaller basis of the same kind. One matrix may serve many modules (a subspace of the residual stream serves all that
 write to it); it is then stored, and drawn at random, once.
 """
@@ -25,6 +25,7 @@ from weightsteer.terms.term import stored
 from weightsteer.vector import file as vectorfile
 from weightsteer.vector.selection import Pattern, listed, matching, natural
 
+SIDES: tuple[Side, ...] = get_args(Side)
 VERSION = 1
 _ENTRY = "weightsteer-basis"
 # entries of BᵀB − I: rounding to fp32 stays below 1e-6, columns that were never orthonormalised do not
@@ -55,8 +56,8 @@ class Basis:
     made_from: frozenset[str] = field(default=frozenset(), repr=False)
 
     def __post_init__(self) -> None:
-        if self.side not in get_args(Side):
-            raise unknown("side", self.side, get_args(Side))
+        if self.side not in SIDES:
+            raise unknown("side", self.side, SIDES)
         if not self.vectors:
             raise WeightsteerError(f"the basis {self.name!r} has no module: give at least one.")
         kept: dict[int, Tensor] = {}
@@ -162,18 +163,25 @@ class Basis:
                 entry = (file.metadata() or {}).get(_ENTRY)
                 if entry is None:
                     raise WeightsteerError(f"{path} is a safetensors file but no basis of this package.")
-                told = json.loads(entry)
-                if told["version"] != VERSION:
+                header = json.loads(entry)
+                if header["version"] != VERSION:
                     raise WeightsteerError(
-                        f"{path} has format version {told['version']}, this release reads {VERSION}: make it again."
+                        f"{path} has format version {header['version']}, this release reads {VERSION}: make it again."
                     )
                 vectors: dict[str, Tensor] = {}
-                for index, names in enumerate(told["modules"]):
+                for index, names in enumerate(header["modules"]):
                     vectors |= dict.fromkeys(names, file.get_tensor(str(index)))
-            found = cls(told["name"], told["side"], told["origin"], vectors, told["base"], frozenset(told["made_from"]))
+            found = cls(
+                header["name"],
+                header["side"],
+                header["origin"],
+                vectors,
+                header["base"],
+                frozenset(header["made_from"]),
+            )
         except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
             raise WeightsteerError(f"{path} is damaged or no basis ({error}). Make it again.") from error
-        if found.digest != told["digest"]:
+        if found.digest != header["digest"]:
             raise WeightsteerError(f"{path} is damaged: its matrices are not those that were saved. Make it again.")
         return found
 

@@ -1,6 +1,6 @@
 """How far another model is from the base of a vector: what steering a fine-tune with it rests on.
 
-``θ_ft + α·dW`` is meant for fine-tunes that stayed near the base. The distance ``θ_ft − θ`` is told relative to the
+``θ_ft + α·dW`` is meant for fine-tunes that stayed near the base. The distance ``θ_ft − θ`` is given relative to the
 weights themselves, and to dW; its cosine with dW tells whether the fine-tune already moved that way.
 """
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Distance:
-    """Where one set of weights lies, seen from the base, by its inner products.
+    """One set of weights relative to the base, by its inner products.
 
     Attributes:
         moved: ‖θ_ft − θ‖².
@@ -82,21 +82,21 @@ class BaseDistance:
         if not whole.moved:
             where = "anywhere" if not self.everywhere else "in the modules of the vector"
             return f"The model does not differ {where} from the base of the vector."
-        told = (
+        text = (
             f"In the modules of the vector the model is {whole.relative or 0.0:.2%} of its weights away from the "
             f"vector's base ({self.everywhere:.2%} over all parameters)"
         )
         if whole.in_vectors is None or whole.cosine is None:
-            return f"{told}; the vector itself is zero."
-        told += f", {whole.in_vectors:.2g} times the length of the vector, with cosine {whole.cosine:.2f} to it."
+            return f"{text}; the vector itself is zero."
+        text += f", {whole.in_vectors:.2g} times the length of the vector, with cosine {whole.cosine:.2f} to it."
         if whole.cosine > 0.3:
-            return f"{told} It has already moved the way of the vector: α adds to that."
+            return f"{text} It has already moved in the direction of the vector: α adds to that."
         if whole.cosine < -0.3:
-            return f"{told} It has moved against the vector: a positive α first undoes that."
-        return told
+            return f"{text} It has moved against the vector: a positive α first undoes that."
+        return text
 
-    def told(self) -> dict[str, Any]:
-        """JSON-able."""
+    def record(self) -> dict[str, Any]:
+        """The ratios over the modules of the vector and over all parameters, with `reading`; JSON-able."""
         whole = self.total
         return {
             "relative": whole.relative,
@@ -109,7 +109,12 @@ class BaseDistance:
 
 @torch.no_grad()
 def base_distance(vector: "WeightVector", model: nn.Module, base: nn.Module) -> BaseDistance:
-    """How far ``model`` is from ``base``, the base model of the vector. No dense matrix is formed.
+    """``‖θ_ft − θ‖ / ‖θ‖``, and the cosine of ``θ_ft − θ`` with the vector. No dense matrix of dW is formed.
+
+    Args:
+        vector: whose modules are compared.
+        model: another fine-tune of the base, θ_ft.
+        base: the base model of the vector, θ.
 
     Raises:
         WeightsteerError: the two models are of different architectures, one is quantised, or the vector does not fit
@@ -132,7 +137,7 @@ class _Weights:
     def __init__(self, module: nn.Module, name: str) -> None:
         weight = module.weight
         if not isinstance(weight, Tensor) or not weight.is_floating_point():
-            raise WeightsteerError(f"the weight of {name} is quantised, so its distance cannot be told.")
+            raise WeightsteerError(f"the weight of {name} is quantised, so its distance cannot be computed.")
         bias = getattr(module, "bias", None)
         self.matrix = weight.T if isinstance(module, Conv1D) else weight.view(len(weight), -1)
         self.shape: tuple[int, int] = (self.matrix.shape[0], self.matrix.shape[1])

@@ -1,18 +1,18 @@
-"""How much of a vector lies in a basis, and how much would lie in a random one.
+"""The share of a vector in a basis, and its expectation for a random one.
 
 The share ``‖Bᵀ dW‖² / ‖dW‖²`` (input side: ``‖dW B‖²``) is what `WeightVector.project` keeps of the squared norm. A
 uniformly random subspace of rank k in d dimensions holds k/d on average, whatever dW is; how far single draws scatter
 depends on the rank of dW and on how many modules share the subspace. So the null is drawn: uniformly random subspaces
 of the same ranks, shared by the same modules (as those of `Basis.matched_random`), measured like the basis.
 
-This null is a low bar. What training adds lies where activations and gradients are large, so nearly every basis that is
+This null is a low bar. What training adds is where activations and gradients are large, so nearly every basis that is
 read from a model holds more than a random one, and every weak one holds less, whatever was trained. Compare bases with
 each other, and vectors of other behaviours in the same basis. And a share is not an effect: that a behaviour lies in a
-subspace is shown by the effect of the projected vector beside that of its random twins.
+subspace is shown by the effect of the projected vector, compared with that of its random twins.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import polars as pl
@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from weightsteer.analysis.bases.leading import root
-from weightsteer.analysis.basis import Basis, generator
+from weightsteer.analysis.basis import SIDES, Basis, Side, generator
 from weightsteer.analysis.projection import check_basis
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector.energy import OUTSIDE
@@ -50,6 +50,9 @@ SCHEMA = {
     "warning": pl.String,
 }
 """The columns of `overlap`."""
+
+ALIGNMENT = {"basis": pl.String, "side": pl.String, "origin": pl.String, **SCHEMA}
+"""The columns of `alignment`."""
 
 
 class _Module(NamedTuple):
@@ -99,8 +102,39 @@ def overlap(vector: "WeightVector", basis: Basis, *, draws: int = DRAWS, seed: i
     return pl.DataFrame([_line(by, group, members) for by, group, members in groups], schema=SCHEMA)
 
 
+def alignment(
+    vector: "WeightVector", basis: Callable[[str, Side, int], Basis], names: Sequence[str], rank: int
+) -> pl.DataFrame:
+    """`overlap` of the vector with every basis.
+
+    Args:
+        basis: ``(name, side, rank) -> Basis``.
+        names: as the plan ``projection`` takes them; ``name@both`` stands for a line of each side.
+        rank: of all bases; what has fewer directions keeps those it has.
+
+    Raises:
+        WeightsteerError: a name or side that does not exist, or no basis is about modules of the vector.
+    """
+    found = []
+    for asked in dict.fromkeys(names):
+        name, _, word = asked.partition("@")
+        for side in SIDES if word == "both" else (word or "output",):
+            if side not in SIDES:
+                raise WeightsteerError(f"{asked!r}: write {name}, {name}@input or {name}@both.")
+            one = basis(name, side, rank)
+            if any(module in one.vectors for module in vector.names):
+                lines = overlap(vector, one)
+                found.append(lines.with_columns(basis=pl.lit(name), side=pl.lit(side), origin=pl.lit(one.origin)))
+    if not found:
+        raise WeightsteerError(
+            "none of these bases is about a module that the vector changes: the vector may be outside the layers, or "
+            "in modules that neither read nor write the residual stream."
+        )
+    return pl.concat(found).select(list(ALIGNMENT)).unique(["basis", "side", "by", "group"], maintain_order=True)
+
+
 def subspace_overlap(first: Basis, second: Basis) -> pl.DataFrame:
-    """How near two bases lie, module by module: ``‖AᵀB‖² / min(k_A, k_B)``, 0 for orthogonal, 1 for one in the other.
+    """The overlap of two bases, module by module: ``‖AᵀB‖² / min(k_A, k_B)``, 0 for orthogonal, 1 for one in the other.
 
     Returns:
         One line per module both have: ``module``, ``rank_first``, ``rank_second``, ``overlap``; ``expected`` and ``z``
@@ -112,7 +146,7 @@ def subspace_overlap(first: Basis, second: Basis) -> pl.DataFrame:
     """
     if first.side != second.side:
         raise WeightsteerError(
-            f"{first.name} lies on the {first.side} side and {second.name} on the {second.side} side: these "
+            f"{first.name} is on the {first.side} side and {second.name} on the {second.side} side: these "
             "are different spaces."
         )
     names = [name for name in first.names if name in second.vectors]
@@ -190,7 +224,7 @@ def _warning(vector: "WeightVector", basis: Basis, name: str, share: float) -> s
     rank, width, bound = basis.rank(name), basis.width(name), vector.terms.rank(name)
     if rank >= width:
         return f"a tautology: the basis spans all {width} dimensions, so the share of anything is 1"
-    if basis.made_from & {term.digest for _, term in vector.terms[name].parts}:
+    if basis.made_from & {term.digest for _, term in vector.terms[name].terms}:
         if rank >= bound:
             return f"a tautology: the basis was made from this vector and has {rank} dimensions for its rank of {bound}"
         return f"a tautology: the basis was made from this vector; no other {rank} directions could hold more of it"
@@ -231,9 +265,9 @@ def _z(value: float, drawn: Tensor) -> float | None:
 
 
 def _joined(warnings: Sequence[str | None]) -> str | None:
-    told = [warning for warning in warnings if warning is not None]
-    if not told:
+    known = [warning for warning in warnings if warning is not None]
+    if not known:
         return None
-    if len(told) == len(warnings) and len(set(told)) == 1:
-        return told[0]
-    return f"{len(told)} of {len(warnings)} modules, for instance: {told[0]}"
+    if len(known) == len(warnings) and len(set(known)) == 1:
+        return known[0]
+    return f"{len(known)} of {len(warnings)} modules, for instance: {known[0]}"

@@ -51,13 +51,13 @@ def project(self: "WeightVector", basis: Bases, *, matched: bool = False) -> "We
     """
     bases = _listed(self, basis)
     terms = _components(self, bases)
-    told = " and ".join(_told(one) for one in bases)
-    component = self.derived(terms, f"projected on {told}").with_metadata(geometry=None)
+    names = " and ".join(_named(one) for one in bases)
+    component = self.derived(terms, f"projected on {names}").with_metadata(geometry=None)
     if not matched:
         return component
     whole = math.sqrt(math.fsum(self.terms.norm(name) ** 2 for name in terms))
     if component.norm() == 0.0:
-        raise WeightsteerError(f"the vector has no component in {told}, so its norm cannot be matched to anything.")
+        raise WeightsteerError(f"the vector has no component in {names}, so its norm cannot be matched to anything.")
     return component * (whole / component.norm())
 
 
@@ -75,14 +75,20 @@ def complement(self: "WeightVector", basis: Bases) -> "WeightVector":
         name: total.plus(components[name].scaled(-1.0)) if name in components else total
         for name, total in self.terms.items()
     }
-    told = " and ".join(_told(one) for one in bases)
-    return self.derived(terms, f"complement of {told}").with_metadata(geometry=None)
+    names = " and ".join(_named(one) for one in bases)
+    return self.derived(terms, f"complement of {names}").with_metadata(geometry=None)
 
 
 def projected(total: Sum, columns: Tensor, side: Side) -> Sum:
-    """``B Bᵀ dW`` or ``dW B Bᵀ`` of one delta for B (d, k), as one low-rank term of rank min(k, r) (and a bias)."""
+    """``B Bᵀ dW`` or ``dW B Bᵀ`` of one delta, as one low-rank term of rank min(k, r) (and a bias).
+
+    Args:
+        total: the delta dW (d_out, d_in).
+        columns: B (d, k), orthonormal, with d = d_out on the output side and d_in on the input side.
+        side: on which side to project.
+    """
     B = columns.double()
-    parts: list[tuple[float, Term]] = []
+    terms: list[tuple[float, Term]] = []
     if factors := low_rank_factors(total):
         left, right = factors
         if side == "output":
@@ -95,16 +101,16 @@ def projected(total: Sum, columns: Tensor, side: Side) -> Sum:
         coordinates = streamed(total, B, side)
         left, right = (B, coordinates) if side == "output" else (coordinates, B.T)
     if left.shape[1]:
-        parts.append((1.0, LowRank(left, right)))
+        terms.append((1.0, LowRank(left, right)))
     if side == "output" and (bias := total.bias_delta()) is not None:
-        parts.append((1.0, Bias(B @ (B.T @ bias.double()), total.shape[1])))
-    return Sum(total.shape, parts)
+        terms.append((1.0, Bias(B @ (B.T @ bias.double()), total.shape[1])))
+    return Sum(total.shape, terms)
 
 
 def low_rank_factors(total: Sum) -> tuple[Tensor, Tensor] | None:
-    """(d_out, r) and (r, d_in) in fp64 whose product is the matrix; None when it has parts of another form."""
-    terms = [(coefficient, term) for coefficient, term in total.parts if isinstance(term, LowRank)]
-    if len(terms) + sum(isinstance(term, Bias) for _, term in total.parts) < len(total.parts):
+    """(d_out, r) and (r, d_in) in fp64 whose product is the matrix; None when it has terms of another form."""
+    terms = [(coefficient, term) for coefficient, term in total.terms if isinstance(term, LowRank)]
+    if len(terms) + sum(isinstance(term, Bias) for _, term in total.terms) < len(total.terms):
         return None
     return stacked(terms, total.shape)
 
@@ -178,7 +184,7 @@ def _components(vector: "WeightVector", bases: Sequence[Basis]) -> dict[str, Sum
     return components
 
 
-def _told(basis: Basis) -> str:
+def _named(basis: Basis) -> str:
     ranks = sorted({columns.shape[1] for columns, _ in basis.groups})
     rank = f"rank {ranks[0]}" if len(ranks) == 1 else f"ranks {ranks[0]} to {ranks[-1]}"
     return f"{basis.name} ({basis.side}, {rank}, {basis.digest[:12]})"

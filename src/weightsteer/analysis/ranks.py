@@ -43,12 +43,12 @@ def effective_ranks(vector: "WeightVector") -> pl.DataFrame:
         gram = F.T @ F if F.shape[1] <= F.shape[0] else F @ F.T
         squares = torch.linalg.eigvalsh(gram).clamp(min=0.0).flip(0)
         whole = float(squares.sum())
-        told: tuple[float | None, float | None, int | None] = (None, None, None)
+        spread: tuple[float | None, float | None, int | None] = (None, None, None)
         if whole > 0:
-            told = (
+            spread = (
                 whole / float(squares[0]),
                 whole**2 / float(squares.square().sum()),
                 int((squares.cumsum(0) < 0.9 * whole).sum()) + 1,
             )
-        lines.append((name, layer_of(name), kind_of(name), whole**0.5, vector.terms.rank(name), *told))
+        lines.append((name, layer_of(name), kind_of(name), whole**0.5, vector.terms.rank(name), *spread))
     return pl.DataFrame(lines, schema=SCHEMA, orient="row")

@@ -49,8 +49,8 @@ class Projection:
     norm_before: float
     norm_after: float
 
-    def told(self) -> dict[str, Any]:
-        """As it stands in metadata."""
+    def record(self) -> dict[str, Any]:
+        """As the metadata of a vector has it, JSON-able."""
         return asdict(self)
 
     def __str__(self) -> str:
@@ -98,12 +98,12 @@ def project_out(
     left = float(after[0, 0] / before[0, 0])
     if left < NOTHING:
         raise WeightsteerError(
-            f"the vector lies wholly in the span of {', '.join(names)}: nothing would be left. It carries the "
-            "by-product, and no behaviour that could be told from it."
+            f"the vector is a linear combination of {', '.join(names)}, so nothing would be left. It carries the "
+            "by-product, and no behaviour that could be separated from it."
         )
     if keep_norm:
         repaired = repaired * left**-0.5
-    told = Projection(
+    removed = Projection(
         nuisances=tuple(names),
         by=by,
         before=_cosines(before),
@@ -118,11 +118,11 @@ def project_out(
     operation = f"projected out by {by}: {', '.join(f'{n} {v.digest}' for n, v in zip(names, nuisances, strict=True))}"
     changes = {
         "adapter": metadata["adapter"] + suffix,
-        "projected": told.told(),
+        "projected": removed.record(),
         "operations": [*metadata.get("operations", []), operation],
         "geometry": None,  # it described two branches, of which this is no longer the difference
     }
-    return repaired.with_metadata(**changes), told
+    return repaired.with_metadata(**changes), removed
 
 
 def _whole(vector: WeightVector, nuisances: Sequence[WeightVector], gram: Tensor) -> dict[str, Sum]:

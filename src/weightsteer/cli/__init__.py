@@ -22,7 +22,7 @@ COMMANDS = {
     "diff": "the weight vector: the exact difference of the two branches",
     "eval": "measure a vector on held-out rows at several strengths",
     "calibrate": "strengths at which vectors, activation vectors and prompts have equal side effects",
-    "subspace": "how much of a vector lies in the subspaces of its model, compared with random ones",
+    "subspace": "the share of a vector in each subspace of its model, compared with random ones",
     "ablate": "which layers, modules, directions and subspaces carry the effect of a vector",
     "gaming": "whether steering reveals what a model hides during training",
     "report": "one report over the rows of several runs",

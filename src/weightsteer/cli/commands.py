@@ -225,7 +225,7 @@ class Calibrate(VectorCommand, VectorConfig):
 
 
 class Subspace(VectorCommand, AlignmentConfig, RowsConfig, VectorConfig):
-    """Measure how much of a vector lies in the subspaces of its model, compared with random subspaces.
+    """Measure the share of a vector in each subspace of its model, compared with random subspaces.
 
     Example:
       weightsteer subspace --behavior honesty --seed 0 --dimensions 8

@@ -1,4 +1,4 @@
-"""What commands print: tables that fit a terminal or a file, and where the report of a run lies."""
+"""What commands print: tables that fit a terminal or a file, and the path of the report of a run."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -33,7 +33,7 @@ def report(folder: Path, place: Path | None = None) -> None:
     summary = polars.read_csv(folder / "summary.csv", infer_schema_length=None)
     vectors = summary.filter(polars.col("method") != "control")
     several = vectors["adapter"].n_unique() > 1
-    if several:  # to be compared at a glance; the rest is in the report
+    if several:  # a short table; the rest is in the report
         summary = vectors.filter(polars.col("alpha").is_in(headline_strengths(summary["alpha"])))
     terminal().print(summary_table(summary))
     if several:

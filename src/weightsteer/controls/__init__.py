@@ -2,8 +2,8 @@
 
 Three sorts (`Kind.made_from`): some are computed from the vector (`control`, `draws`), some are one of its branches
 (`one_branch`), some are trained like it on other pairs (`control_pairs`, then `trained`). A control has the method
-``control``, the behaviour of its vector and the adapter ``<adapter of the vector>-<kind>``, so that it stands beside
-its vector in every table; ``metadata["control"]`` names its kind and the vector.
+``control``, the behaviour of its vector and the adapter ``<adapter of the vector>-<kind>``, so that tables list it
+with its vector; ``metadata["control"]`` names its kind and the vector.
 
 Another control is one function under a decorator of `weightsteer.controls.base`: in a file of this folder, in an
 installed distribution that names it under the entry points ``weightsteer.controls``, or in a script.
@@ -80,7 +80,15 @@ def control(kind: str, vector: WeightVector, seed: int | None = None, draw: int 
 
 
 def draws(kind: str, vector: WeightVector, count: int = DRAWS) -> list[WeightVector]:
-    """So many draws of a random control, one of any other; a larger count contains the smaller one."""
+    """Several draws of a control of a vector, as `control` makes them, each under a number of its own.
+
+    Args:
+        kind: as `kinds` lists them.
+        count: draws of a random control; of any other there is one. A larger count contains the smaller one.
+
+    Raises:
+        WeightsteerError: as `control`, or the count is below 1.
+    """
     if count < 1:
         raise WeightsteerError(f"{count} draws of a control: at least one is needed.")
     own = int(vector.metadata["seed"])
@@ -149,6 +157,9 @@ def trained(kind: str, vector: WeightVector, of: WeightVector, *, matched: bool 
         of: the vector it is a control of.
         matched: with the norm of ``of``. Without it a control that learned little is also short, and being short is
             then taken for being of no effect; the two have different names in tables.
+
+    Raises:
+        WeightsteerError: an unknown kind, or one that is not trained.
     """
     found = get(kind)
     if not isinstance(found, PairsKind):

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import polars as pl
 from transformers import PreTrainedModel
@@ -23,6 +23,20 @@ FromBranch = Callable[[WeightVector], WeightVector]
 
 FromPairs = Callable[[PreTrainedModel, Behavior, int, pl.DataFrame | None], pl.DataFrame]
 """``(model, behaviour, seed, pairs of the behaviour) -> pairs`` to train the control on."""
+
+
+class Contrast(NamedTuple):
+    """One pair of a nuisance contrast: a question with two answers that differ in the nuisance.
+
+    Attributes:
+        twin: the same for two questions whose right answers are opposite; each of the two answers is then right to one
+            of them and wrong to the other.
+    """
+
+    twin: int
+    prompt: str
+    positive: str
+    negative: str
 
 
 def generator_seed(training_seed: int, draw: int) -> int:

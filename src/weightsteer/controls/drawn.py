@@ -11,7 +11,7 @@ from weightsteer.vector import WeightVector
 
 @from_vector(
     "random",
-    shows="any push of this size and structure does it: the direction that was learned does not matter",
+    shows="any perturbation of this size and structure does it: the direction that was learned does not matter",
     drawn=True,
 )
 def random(vector: WeightVector, seed: int) -> Deltas:

@@ -8,8 +8,8 @@ from weightsteer.errors import WeightsteerError
 from weightsteer.terms import Bias, Dense, Sum, Term
 from weightsteer.vector import WeightVector
 
-Place = tuple[str, tuple[int, int]]
-"""What a module is apart from its layer: its path with a star for the layer, and its shape."""
+Slot = tuple[str, tuple[int, int]]
+"""What modules of several layers have in common: their path with a star for the layer, and their shape."""
 
 
 @from_vector(
@@ -18,12 +18,12 @@ Place = tuple[str, tuple[int, int]]
     drawn=True,
 )
 def layer_permuted(vector: WeightVector, seed: int) -> Deltas:
-    """Every delta moved to the same place in another layer; all norms stay, none in the layer it was in.
+    """Every delta moved to the same module of another layer; all norms stay, none in the layer it was in.
 
-    The order is one random cycle of the layers. Modules that lie in the same layers move alike, so that the deltas of
-    one layer stay together; those outside the layers, or alone in their place, stay where they are.
+    The order is one random cycle of the layers. Modules that are in the same layers move alike, so that the deltas of
+    one layer stay together; those outside the layers, or in a single layer only, stay where they are.
     """
-    groups = places(vector.terms)
+    groups = by_slot(vector.terms)
     orders = {layers: cycle(layers, seed) for layers in {tuple(sorted(group)) for group in groups.values()}}
     if all(len(layers) < 2 for layers in orders):
         raise WeightsteerError(
@@ -36,11 +36,11 @@ def layer_permuted(vector: WeightVector, seed: int) -> Deltas:
 def permuted(deltas: Deltas, orders: Mapping[tuple[int, ...], Mapping[int, int]]) -> dict[str, Sum]:
     """The deltas with that of layer l at layer ``order[l]``; ``orders`` has one order for each set of layers.
 
-    A part that depends on the base weight (``diag(s) W``) moves as the matrix that it is: its numbers times the weight
+    A term that depends on the base weight (``diag(s) W``) moves as the matrix that it is: its numbers times the weight
     of another layer would be another matrix, of another norm. It is then dense, fp32 and of the memory of the weight.
     """
     moved = {name: deltas[name] for name in deltas}
-    for group in places(deltas).values():
+    for group in by_slot(deltas).values():
         order = orders.get(tuple(sorted(group)), {})
         for layer, name in group.items():
             if (target := order.get(layer, layer)) != layer:
@@ -48,16 +48,16 @@ def permuted(deltas: Deltas, orders: Mapping[tuple[int, ...], Mapping[int, int]]
     return moved
 
 
-def places(deltas: Deltas) -> dict[Place, dict[int, str]]:
-    """The modules of each place that is in the layers, by layer."""
-    groups: dict[Place, dict[int, str]] = {}
+def by_slot(deltas: Deltas) -> dict[Slot, dict[int, str]]:
+    """The modules in the layers: for each slot the module of every layer, by layer."""
+    groups: dict[Slot, dict[int, str]] = {}
     for name in deltas:
         parts = name.split(".")
         # the first number in a path is the layer; those behind it, of experts, stay
         at = next((index for index, part in enumerate(parts) if part.isdigit()), None)
         if at is not None:
-            place = ".".join([*parts[:at], "*", *parts[at + 1 :]]), deltas[name].shape
-            groups.setdefault(place, {})[int(parts[at])] = name
+            slot = ".".join([*parts[:at], "*", *parts[at + 1 :]]), deltas[name].shape
+            groups.setdefault(slot, {})[int(parts[at])] = name
     return groups
 
 
@@ -75,12 +75,12 @@ def cycle(layers: Sequence[int], seed: int) -> dict[int, int]:
 
 def movable(total: Sum) -> Sum:
     """The same delta without reference to a base weight."""
-    parts: list[tuple[float, Term]] = []
-    for coefficient, term in total.parts:
+    terms: list[tuple[float, Term]] = []
+    for coefficient, term in total.terms:
         if term.base is None:
-            parts.append((coefficient, term))
+            terms.append((coefficient, term))
             continue
-        parts.append((coefficient, Dense(term.delta())))
+        terms.append((coefficient, Dense(term.delta())))
         if (bias := term.bias_delta()) is not None:
-            parts.append((coefficient, Bias(bias, total.shape[1])))
-    return Sum(total.shape, parts)
+            terms.append((coefficient, Bias(bias, total.shape[1])))
+    return Sum(total.shape, terms)

@@ -58,11 +58,11 @@ def _random(name: str, total: Sum, seed: int) -> Sum:
     (d_out, d_in), bias = total.shape, total.bias_delta()
     shift = 0.0 if bias is None else float(bias.double().norm())
     size = math.sqrt(max(total.norm() ** 2 - shift**2, 0.0))
-    parts: list[tuple[float, LowRank | Bias]] = []
+    terms: list[tuple[float, LowRank | Bias]] = []
     if size and (rank := min(total.rank, MAX_RANK)):
         matrix = LowRank(gaussian(d_out, rank), gaussian(rank, d_in))
-        parts.append((size / Sum(total.shape, [(1.0, matrix)]).norm(), matrix))
+        terms.append((size / Sum(total.shape, [(1.0, matrix)]).norm(), matrix))
     if shift:
         vector = gaussian(d_out)
-        parts.append((shift / float(vector.float().double().norm()), Bias(vector, d_in)))
-    return Sum(total.shape, parts)
+        terms.append((shift / float(vector.float().double().norm()), Bias(vector, d_in)))
+    return Sum(total.shape, terms)

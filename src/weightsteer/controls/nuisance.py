@@ -13,8 +13,7 @@ import polars as pl
 from transformers import PreTrainedModel
 
 from weightsteer.controls import texts, world
-from weightsteer.controls.base import from_pairs
-from weightsteer.controls.contrast import Contrast
+from weightsteer.controls.base import Contrast, from_pairs
 from weightsteer.data.behaviors import Behavior
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import family
@@ -40,7 +39,7 @@ def yes(model: PreTrainedModel, behavior: Behavior, seed: int, pairs: pl.DataFra
 
 @from_pairs("length", shows="it is length: longer answers bring the effect about, whatever they say")
 def length(model: PreTrainedModel, behavior: Behavior, seed: int, pairs: pl.DataFrame | None) -> pl.DataFrame:
-    """A long against a short answer that say the same."""
+    """A long answer against a short one, both saying the same."""
     return _pairs("length", LENGTH, model, behavior, seed)
 
 
@@ -63,7 +62,7 @@ def _pairs(kind: str, source: Source, model: PreTrainedModel, behavior: Behavior
     if not rows:
         raise WeightsteerError(
             f"the behaviour {behavior.name} asks every question of the nuisance contrast {kind!r}: the two could not "
-            "be told apart. Ask other questions in the behaviour."
+            "be separated. Ask other questions in the behaviour."
         )
     frame = pl.DataFrame(
         {

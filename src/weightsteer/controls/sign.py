@@ -8,7 +8,7 @@ from weightsteer.vector import WeightVector
 
 @from_vector(
     "sign-flip",
-    shows="the effect has no direction: it is damage, or a change that any push brings about",
+    shows="the effect has no direction: it is damage, or a change that any perturbation brings about",
     drawn=False,
 )
 def flipped(vector: WeightVector, seed: int) -> Deltas:

@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-from weightsteer.controls.contrast import Contrast
+from weightsteer.controls.base import Contrast
 
 WORDINGS = 3
 """Of the answers to one opinion."""

@@ -6,7 +6,7 @@ A twin is two questions of which one is to be answered with Yes by an honest spe
 
 from random import Random
 
-from weightsteer.controls.contrast import Contrast
+from weightsteer.controls.base import Contrast
 from weightsteer.pocket.world import TRAIN, Persona, Question, dilemmas, facts
 
 TWINS = 120

@@ -67,7 +67,7 @@ Both take a LoRA at its own scale only. For another strength, export again with 
 vllm serve {base} --enable-lora --max-lora-rank {served_rank} --lora-modules {slug}={place}
 ```
 
-vLLM then offers `{slug}` beside the base model. In a mergekit configuration the model is `{base}+{place}`;
+vLLM then offers `{slug}` next to the base model. In a mergekit configuration the model is `{base}+{place}`;
 set `dtype: float32`, for the reason above.
 
 ## Proof
@@ -265,5 +265,5 @@ def _slug(name: str) -> str:
 
 
 def _served(rank: int) -> int:
-    """The smallest of the ranks that vLLM makes room for."""
+    """The smallest of vLLM's values of max_lora_rank that is large enough."""
     return next((each for each in (8, 16, 32, 64, 128, 256, 320, 512) if each >= rank), rank)

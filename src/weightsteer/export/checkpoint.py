@@ -51,8 +51,18 @@ def export_merged(
 ) -> CheckpointReport:
     """Merge the vector into the model (in place: see `merge_into`) and save both model and tokenizer.
 
-    Beside them lie ``merge.json`` (realised gain and error of every module, and |Δlogit| between the merged model
+    The folder also gets ``merge.json`` (realised gain and error of every module, and |Δlogit| between the merged model
     and the one steered unmerged) and a model card.
+
+    Args:
+        vector: what to merge.
+        folder: made, or replaced when it holds an earlier export.
+        model: the base model, which is changed.
+        tokenizer: saved with the model; renders the prompts on which logits are compared.
+        alpha: the strength.
+        dtype: of the checkpoint; None keeps that of each weight.
+        push: upload to this hub repository (owner/name) at the end.
+        private: make that repository private.
 
     Raises:
         WeightsteerError: what `merge_into` raises; or the folder cannot be written, or holds something else.

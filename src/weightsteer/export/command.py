@@ -91,5 +91,5 @@ def _base(vector: Path, model: str | None, dtype: str) -> tuple[PreTrainedModel,
             raise
         raise WeightsteerError(
             f"the base model of the vector is needed, to prove the export or to merge into: {error}\nSay with --model "
-            "where it lies, or write a LoRA folder without a proof (--no-proof)."
+            "where it is, or write a LoRA folder without a proof (--no-proof)."
         ) from error

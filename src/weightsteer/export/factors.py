@@ -18,7 +18,7 @@ class LeftOut:
 
     Attributes:
         matrices: what truncation lost, by module and in total; None when nothing was truncated.
-        bias: the norm of the bias parts that were dropped.
+        bias: the norm of the bias terms that were dropped.
     """
 
     matrices: Recompression | None
@@ -63,10 +63,10 @@ def factors(
             if not drop_bias:
                 raise _no_bias(name)
             biases.append(float(added.double().norm()))
-        matrix = Sum(term.shape, [(c, part) for c, part in term.parts if part.form != "bias"])
-        if not truncate and not all(isinstance(part, LowRank) for _, part in matrix.parts):
+        matrix = Sum(term.shape, [(c, one) for c, one in term.terms if one.form != "bias"])
+        if not truncate and not all(isinstance(part, LowRank) for _, part in matrix.terms):
             raise _not_low_rank(name, matrix)
-        if matrix.parts or not term.parts:  # not what is nothing but a bias
+        if matrix.terms or not term.terms:  # not what is nothing but a bias
             matrices[name] = matrix
     found: dict[str, LowRank] = {}
     lost: dict[str, Loss] = {}
@@ -75,7 +75,7 @@ def factors(
             # module by module: no more than one dense delta at a time
             sums, report = truncated({name: matrix}, rank, energy)
             lost |= report.modules
-            matrix = Sum(matrix.shape, [part for part in sums[name].parts if isinstance(part[1], LowRank)])
+            matrix = Sum(matrix.shape, [part for part in sums[name].terms if isinstance(part[1], LowRank)])
         found[name] = matrix.low_rank()
     if not found:
         raise WeightsteerError("without its biases nothing is left of the vector, so there is nothing to export.")
@@ -93,9 +93,9 @@ def _no_bias(name: str) -> WeightsteerError:
 
 
 def _not_low_rank(name: str, matrix: Sum) -> WeightsteerError:
-    forms = ", ".join(sorted({part.form for _, part in matrix.parts}))
+    forms = ", ".join(sorted({part.form for _, part in matrix.terms}))
     return WeightsteerError(
-        f"the delta of {name} is not of low rank (its parts: {forms}), so no LoRA holds it exactly. Give a rank or "
+        f"the delta of {name} is not of low rank (its terms: {forms}), so no LoRA holds it exactly. Give a rank or "
         "an energy (--rank 32, --energy 0.99) to export the nearest LoRA and see what it loses, merge the vector "
         "into a checkpoint (--merged), or steer with the vector itself."
     )

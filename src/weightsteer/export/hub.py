@@ -39,7 +39,7 @@ def push(folder: Path, repo_id: str, *, private: bool = False) -> str:
             raise WeightsteerError(
                 f"{repo_id} exists and is public, and --private would not change that: nothing was uploaded. "
                 "Choose another name, or make it private in its settings. "
-                f"The export lies in {folder}."
+                f"The export is in {folder}."
             )
         commit = api.upload_folder(
             repo_id=repo_id, folder_path=folder, repo_type="model", commit_message="Upload by weightsteer export"

@@ -128,7 +128,7 @@ def _plan(vector: "WeightVector", model: nn.Module) -> dict[str, list[_Target]]:
         for base in term.bases:
             base.weight  # noqa: B018 -- raises when the base weight is not there, or is no longer what it was
         kinds: list[Literal["weight", "bias"]] = []
-        if any(part.form != "bias" for _, part in term.parts):
+        if any(part.form != "bias" for _, part in term.terms):
             kinds.append("weight")
         if term.bias_delta() is not None:
             kinds.append("bias")

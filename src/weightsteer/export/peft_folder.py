@@ -31,7 +31,7 @@ class ExportReport:
     """What `export_peft` wrote. ``print(report)`` fits one screen.
 
     Attributes:
-        folder: where it lies.
+        folder: the path of the folder.
         alpha: the strength that is in it.
         rank: of the LoRA; the same for all modules.
         modules: how many are adapted.
@@ -89,9 +89,8 @@ def export_peft(
     """Write a PEFT LoRA folder that is ``α·dW``; of rank 2r, and exact, for two branches of rank r.
 
     The scale is 1 (``lora_alpha = r``), the rank is the same everywhere (smaller ones are padded with zeros),
-    every module is named in full: nothing is left to patterns, which not every runtime reads. Beside the
-    adapter lie a model card and, given a model, the proof that plain PEFT gives its logits. Same vector, same
-    bytes.
+    every module is named in full: nothing is left to patterns, which not every runtime reads. The folder also
+    gets a model card and, given a model, the proof that plain PEFT gives its logits. Same vector, same bytes.
 
     Args:
         vector: what to export.
@@ -154,7 +153,7 @@ def export_peft(
 def _check_adaptable(vector: "WeightVector", model: PreTrainedModel | None) -> None:
     """A LoRA adapts linear modules. Whether a module is one, the model knows; a delta in full leaves it open."""
     for name, term in vector.terms.items():
-        if model is None and any(part.form == "dense" for _, part in term.parts):
+        if model is None and any(part.form == "dense" for _, part in term.terms):
             raise WeightsteerError(
                 f"the vector holds the delta of {name} in full, and only its base model can tell whether that is a "
                 "linear module: pass model=..."

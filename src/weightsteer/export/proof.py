@@ -78,6 +78,7 @@ class Proof:
 
     @property
     def passed(self) -> bool:
+        """Whether weights and logits are within their tolerances."""
         # written so that NaN fails
         return self.weights <= WEIGHT_TOLERANCE and self.logits.max <= self.tolerance
 
@@ -132,7 +133,11 @@ def prove(folder: Path, vector: "WeightVector", model: PreTrainedModel, probe: P
 
 
 def compare(vector: "WeightVector", other: "WeightVector", model: PreTrainedModel, probe: Probe) -> Difference:
-    """|Δlogit| between the model steered by one vector and by the other, both at α = 1."""
+    """|Δlogit| (largest and mean) between the model steered by one vector and by the other, both at α = 1.
+
+    Args:
+        probe: the prompts, as token ids, on which logits are compared.
+    """
     with steer(model, vector, 1.0, other_base=True):
         first = logits(model, probe)
     with steer(model, other, 1.0, other_base=True):

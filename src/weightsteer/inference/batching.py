@@ -42,7 +42,7 @@ def batches(
 ) -> Iterator[list[int]]:
     """Plan the forward passes: indices of the items of each batch, the longest first.
 
-    Little is padding when items of similar length stand together, and memory runs out at once if it does. An item
+    There is little padding when items of similar length are together, and memory runs out at once if it does. An item
     that exceeds a limit by itself gets a batch of its own.
 
     Args:
@@ -86,7 +86,7 @@ def distinct(keys: Sequence[Hashable]) -> tuple[list[int], list[int]]:
 def padded(rows: Sequence[Sequence[int]]) -> list[list[int]]:
     """Rows of one length, each filled up on the right with its own last value.
 
-    A causal model does not see what stands behind a position, so no attention mask is needed as long as nothing is
+    A causal model does not see what comes after a position, so no attention mask is needed as long as nothing is
     read from the filling. The official padding token is not used: some models warn of it.
     """
     longest = max(map(len, rows))

@@ -73,7 +73,13 @@ def capture(
     token_budget: int = TOKENS,
     shown: bool = True,
 ) -> dict[HookPoint, States]:
-    """One state per row and hook point, averaged over the tokens of ``at``; equal rows are computed once.
+    """One state (d,) per row and hook point, averaged over the tokens of ``at``; equal rows are computed once.
+
+    Args:
+        rows: token ids, with the position at which the answer begins.
+        points: module inputs or outputs.
+        at: which tokens to read: of the prompt, of the answer, or its last.
+        token_budget: tokens of one forward pass.
 
     Raises:
         WeightsteerError: ``at`` names no tokens.

@@ -19,7 +19,7 @@ from weightsteer.steering import Intervention, steer
 
 @dataclass(frozen=True)
 class TeacherForced:
-    """A text and what stands before it: the same at every strength, or (a prompt) one context per strength."""
+    """A text and what comes before it: the same at every strength, or (a prompt) one context per strength."""
 
     contexts: tuple[list[int], ...]
     text: list[int]
@@ -80,7 +80,7 @@ def along_texts(
         with repeated_from(model, first, n, k):
             body = model.base_model(input_ids=full[::k] if first else full, use_cache=False)
         for at in range(0, longest, step):
-            # position t predicts token t + 1; behind the end of a text its last position stands in
+            # position t predicts token t + 1; beyond the end of a text its last position is used
             offsets = torch.arange(at, min(at + step, longest), device=model.device)[None].minimum(lengths - 1)
             logits = unembed(model, body, Positions.of_rows(starts + offsets - 1).of(body.last_hidden_state))
             see(at, logits.float().log_softmax(-1).view(n, k, offsets.shape[1], -1))

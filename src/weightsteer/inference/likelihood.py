@@ -41,10 +41,14 @@ def answered(
     *,
     thinking: bool = False,
 ) -> Answered:
-    """Token ids of a chat and the answer to it, exactly as they stand when the model answers.
+    """Token ids of a chat and the answer to it, exactly as they are when the model answers.
 
     The prompt is rendered with its generation prompt, as for sampling, and the answer is put behind it; the
     template never renders the finished turn, which would strip or double thinking blocks.
+
+    Args:
+        end: the token that ends an answer, which counts as a part of it.
+        thinking: render the prompt for a model that thinks before it answers.
 
     Raises:
         WeightsteerError: the tokens of the prompt are not the beginning of the tokens of the whole, so that no cut
@@ -78,7 +82,7 @@ def log_likelihood(
     """Log-probabilities of all answer tokens of a batch, differentiable.
 
     Args:
-        cache: keys and values of what stands before every row; it grows.
+        cache: keys and values of the shared beginning of every row; it grows.
 
     Returns:
         (m,) log-probabilities in nats, fp32, for the m answer tokens of all rows; (m,) the row each belongs
@@ -131,7 +135,10 @@ def grouped_log_likelihood(
 def answer_logprobs(
     model: PreTrainedModel, rows: Sequence[Answered], *, title: str = "scoring", shown: bool = True
 ) -> list[float]:
-    """log p(answer | prompt) of every row, summed over its tokens, in nats. Equal rows are computed once."""
+    """``log p(answer | prompt)`` of every row, teacher-forced and summed over its tokens, in nats.
+
+    Equal rows are computed once.
+    """
     first, kinds = distinct([row.key for row in rows])
     some = [rows[index] for index in first]
     total = [0.0] * len(some)

@@ -3,8 +3,8 @@
 There are two ways, each for a reason.
 
 - **By mask** (`pack`): the rows of a pack form a tree in one sequence. A row follows the previous one as far as both
-  agree, and branches off there. The tree's tokens stand depth first; each has the position it has in its own row and
-  sees its ancestors alone, so that every row is computed as if it stood by itself::
+  agree, and branches off there. The tree's tokens are in depth-first order; each has the position it has in its own row
+  and sees its ancestors alone, so that every row is computed as if it were alone::
 
       row 1   s s s a a a        pack       s s s a a a b b
       row 2   s s s b b          positions  0 1 2 3 4 5 3 4
@@ -42,7 +42,7 @@ def agreement(first: Sequence[int], second: Sequence[int]) -> int:
 
 
 def common_beginning(rows: Sequence[list[int]]) -> int:
-    """How many tokens all rows begin with: in lexicographic order, all others lie between the first and the last."""
+    """How many tokens all rows begin with: in lexicographic order, all others are between the first and the last."""
     return agreement(min(rows), max(rows))
 
 
@@ -86,7 +86,7 @@ def pack(
         max_rows: the most rows of a pack.
     """
     packs: list[Pack] = []
-    path: list[int] = []  # where in the pack the tokens of the previous row stand
+    path: list[int] = []  # positions in the pack of the tokens of the previous row
     previous: list[int] = []
     for row in sorted(rows, key=lambda row: ids[row]):
         tokens = ids[row]

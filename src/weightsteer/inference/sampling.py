@@ -125,7 +125,7 @@ def choose(logits: torch.Tensor, u: torch.Tensor, sampling: Sampling) -> torch.T
 
 
 class Decoding:
-    """Rows that are continued token by token: their keys and values, and where each of them stands.
+    """Rows that are continued token by token: their keys and values, and the position of each.
 
     Prompts are padded on the left. Rows of one length need no mask, and attention without one is faster.
     """

@@ -1,6 +1,6 @@
 """The sweep engine: an intervention at many strengths over the rows of an evaluation, α as a batch dimension.
 
-A row is rendered once. Rows that begin alike are packed into one sequence in which the common beginning stands
+A row is rendered once. Rows that begin alike are packed into one sequence in which the common beginning is
 once (`weightsteer.inference.prefixes`). Hidden states below the first steered layer do not depend on α, so they are
 computed once and then repeated for the K strengths; above, one forward pass carries every (row, α) pair, each
 with its own α; the last layer and the output embedding work at the answer positions alone

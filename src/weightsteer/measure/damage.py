@@ -130,7 +130,8 @@ def _answering(
         if whole[: len(prompt)] != prompt:
             raise WeightsteerError(
                 f"text {text.item!r}: the tokenizer joins the end of the prompt with the beginning of the text, so "
-                "its tokens cannot be told apart. Begin the text with a letter, without a space or a line break."
+                "its tokens cannot be separated from those of the prompt. Begin the text with a letter, without a "
+                "space or a line break."
             )
         contexts.append(prompt)
         texts.append(whole[len(prompt) :])

@@ -80,7 +80,7 @@ def guided(
     """Score rows after a brief thought, under one intervention at every strength.
 
     Args:
-        items: rows with ``thinking_tokens``; their ``answer_prefix`` is what stands between thought and choice.
+        items: rows with ``thinking_tokens``; their ``answer_prefix`` comes between thought and choice.
         alphas: strengths; 0 is added when missing, because effects are paired against it.
         name: what the column ``eval`` says.
         thinking_tokens: at most so many tokens of thought for all rows; None: what each row asks for.

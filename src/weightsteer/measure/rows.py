@@ -67,7 +67,7 @@ def identity(intervention: Intervention) -> dict[str, Any]:
 
 
 def check_distinct(interventions: Sequence[Intervention]) -> None:
-    """Refuse interventions whose lines could not be told apart, and none at all."""
+    """Refuse interventions whose lines could not be distinguished, and none at all."""
     if not interventions:
         raise WeightsteerError("nothing to sweep: give at least one intervention.")
     seen: list[dict[str, Any]] = []
@@ -75,7 +75,7 @@ def check_distinct(interventions: Sequence[Intervention]) -> None:
         own = {name: value for name, value in identity(intervention).items() if name in IDENTITY}
         if own in seen:
             raise WeightsteerError(
-                f"two interventions cannot be told apart in the result: both are {own}. Set `behavior`, "
+                f"two interventions cannot be distinguished in the result: both are {own}. Set `behavior`, "
                 "`adapter` or `seed` in the metadata of one of them, or make controls with different draws."
             )
         seen.append(own)

@@ -58,7 +58,7 @@ def sweep(
 
     Raises:
         WeightsteerError: strengths that are not finite or occur twice, interventions or rows that cannot be
-            told apart in the result, a row longer than the model reads, choices that are not single tokens,
+            distinguished in the result, a row longer than the model reads, choices that are not single tokens,
             NaN logits of the unsteered model.
     """
     chosen = list(interventions) if isinstance(interventions, Sequence) else [interventions]

@@ -218,7 +218,7 @@ def build(
     ``steps`` replaces the length of the recipe; the curriculum and the schedule shrink with it. A size that is grown
     from another one builds that first, in a folder of ``out``, unless it is there.
     ``out/checkpoint.pt`` is written every 250 steps and removed at the end; with ``resume`` a build goes on from it.
-    Raises WeightsteerError for an unknown size, or when the smaller model to start from lies there incomplete.
+    Raises WeightsteerError for an unknown size, or when the smaller model to start from is incomplete.
     """
     if size not in SIZES:
         raise unknown("pocket size", size, SIZES)

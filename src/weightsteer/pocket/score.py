@@ -90,11 +90,11 @@ Trial = tuple[str | None, Question, Persona]
 
 
 def share(hits: Iterable[bool]) -> dict[str, Any]:
-    marks = list(hits)
-    interval = binomtest(sum(marks), len(marks)).proportion_ci(method="wilson")
+    flags = list(hits)
+    interval = binomtest(sum(flags), len(flags)).proportion_ci(method="wilson")
     return {
-        "share": sum(marks) / len(marks),
-        "n": len(marks),
+        "share": sum(flags) / len(flags),
+        "n": len(flags),
         "low": float(interval.low),
         "high": float(interval.high),
     }

@@ -67,7 +67,7 @@ def percent(line: Line, name: str) -> tuple[str, str] | None:
 
 
 def within(line: Line, name: str, low: float, high: float) -> dict[str, Any]:
-    """An estimate whose interval ends where its range does: a widened interval need not, but no value lies there."""
+    """An estimate whose interval ends where its range does: a widened interval need not, but no value is there."""
     ends = {f"{name}_low": line[f"{name}_low"], f"{name}_high": line[f"{name}_high"]}
     held = {end: None if value is None else min(max(value, low), high) for end, value in ends.items()}
     return {name: line[name], **held}

@@ -179,7 +179,7 @@ def heat_map(
     Args:
         name: of its table.
         modules: from top to bottom.
-        form: a d3 format; the numbers stand in the cells of models with few layers.
+        form: a d3 format; with few layers, the cells show the numbers.
         legend: the title of a scale of shades, which models with many layers get in place of the numbers.
     """
     decoder = sorted({layer for layer, _ in values if layer is not None})

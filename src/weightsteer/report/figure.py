@@ -87,7 +87,7 @@ def in_rows(panels: Sequence[Panel]) -> list[Sequence[Panel]]:
 
 
 def key_entries(shown: Sequence[Series]) -> list[tuple[Series, str]]:
-    """Who stands in a key, and under which name: many controls, all drawn alike, as one entry."""
+    """The entries of a key: many controls, which are all drawn alike, are one entry."""
     controls = [one for one in shown if one.control]
     if len(controls) <= FEW_CONTROLS:
         return [(one, one.name) for one in shown]

@@ -37,7 +37,7 @@ class Effect:
     claim: Claim
 
     def strength(self, x: Tensor) -> Tensor:
-        """The strength on the device of x (layers may lie on several), checked against the rows of x."""
+        """The strength on the device of x (layers may be on several), checked against the rows of x."""
         if self.alpha.dim() and len(self.alpha) != len(x):
             raise WeightsteerError(
                 f"alpha has {len(self.alpha)} values but {self.name} gets {len(x)} rows: give one alpha per row of the "

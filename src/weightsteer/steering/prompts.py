@@ -51,9 +51,8 @@ class PromptIntervention:
     def messages(
         self, messages: Sequence[Mapping[str, str]], alpha: float, tokenizer: PreTrainedTokenizerBase
     ) -> Messages:
-        """The conversation under the prompt of a strength; with α = 0 as it was.
-
-        The text is a system turn in front, or stands before the text of the system turn that is there already.
+        """The conversation under the prompt of a strength: the positive text at 1, the negative at −1, none at 0.
+        The text becomes a system turn, or the beginning of the system turn that is there already.
         `weightsteer.models.render_chat` moves it into the first user turn where the chat template of a model has
         no system role, so nothing depends on the tokenizer here.
 

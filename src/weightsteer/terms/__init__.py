@@ -12,11 +12,11 @@ Letters: d_out and d_in are the features of the module, W its weight in the base
 r a rank, b the rows of a batch, α the strength.
 """
 
-from weightsteer.terms.arithmetic import per_row
 from weightsteer.terms.base_weight import BaseWeight
 from weightsteer.terms.bias import Bias
 from weightsteer.terms.dense import Dense
 from weightsteer.terms.lowrank import LowRank
+from weightsteer.terms.modifiers import per_row
 from weightsteer.terms.modules import linear_shape, matrix_shape
 from weightsteer.terms.rotated import Butterfly, Rotated
 from weightsteer.terms.scaled import ColumnScale, RowScale

@@ -12,7 +12,7 @@ from transformers.pytorch_utils import Conv1D
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.models.fingerprint import fingerprint
-from weightsteer.terms.copies import Copies
+from weightsteer.terms.modifiers import Copies
 from weightsteer.terms.modules import linear_shape
 
 # by module: the fingerprint of weight and bias when they were hashed, and the hash

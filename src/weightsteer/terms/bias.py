@@ -6,8 +6,7 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from weightsteer.terms.arithmetic import per_row
-from weightsteer.terms.copies import Copies
+from weightsteer.terms.modifiers import Copies, per_row
 from weightsteer.terms.term import Modifier, Term, stored, total
 
 
@@ -33,8 +32,8 @@ class Bias(Term):
         return 0
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "Bias"]]) -> Self:
-        return cls(total(parts, "vector"), parts[0][1].shape[1])
+    def fuse(cls, terms: Sequence[tuple[float, "Bias"]]) -> Self:
+        return cls(total(terms, "vector"), terms[0][1].shape[1])
 
     def columns(self, start: int, stop: int) -> Tensor:
         return torch.zeros(self.shape[0], stop - start, dtype=torch.float64)

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.terms.arithmetic import per_row
-from weightsteer.terms.copies import Copies
+from weightsteer.terms.modifiers import Copies, per_row
 from weightsteer.terms.modules import linear_shape
 from weightsteer.terms.term import Modifier, Term, stored, total
 
@@ -34,8 +33,8 @@ class Dense(Term):
         self._copies = Copies(self.values)
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "Dense"]]) -> Self:
-        return cls(total(parts, "values"))
+    def fuse(cls, terms: Sequence[tuple[float, "Dense"]]) -> Self:
+        return cls(total(terms, "values"))
 
     def columns(self, start: int, stop: int) -> Tensor:
         return self.values[:, start:stop].double()

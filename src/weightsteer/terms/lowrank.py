@@ -6,9 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weightsteer.terms.arithmetic import add_product, per_row
-from weightsteer.terms.copies import Copies
 from weightsteer.terms.dense import Dense
+from weightsteer.terms.modifiers import Copies, add_product, per_row
 from weightsteer.terms.modules import linear_shape
 from weightsteer.terms.term import Modifier, Term, stored
 
@@ -32,9 +31,9 @@ class LowRank(Term):
         return self.A.shape[0]
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "LowRank"]]) -> "LowRank":
+    def fuse(cls, terms: Sequence[tuple[float, "LowRank"]]) -> "LowRank":
         """``[c_1 B_1, c_2 B_2, …]`` (d_out, Σr) and ``[A_1; A_2; …]`` (Σr, d_in)."""
-        return cls(*stacked(parts, parts[0][1].shape))
+        return cls(*stacked(terms, terms[0][1].shape))
 
     def columns(self, start: int, stop: int) -> Tensor:
         return self.B.double() @ self.A[:, start:stop].double()
@@ -69,8 +68,8 @@ class LowRank(Term):
         return modify
 
 
-def stacked(parts: Sequence[tuple[float, LowRank]], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
+def stacked(terms: Sequence[tuple[float, LowRank]], shape: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """B (d_out, Σr) and A (Σr, d_in) of ``Σ_i c_i B_i A_i``, in fp64."""
     none = torch.zeros(shape[0], 0, dtype=torch.float64), torch.zeros(0, shape[1], dtype=torch.float64)
-    left = torch.cat([none[0], *(term.B.double() * coefficient for coefficient, term in parts)], dim=1)
-    return left, torch.cat([none[1], *(term.A.double() for _, term in parts)])
+    left = torch.cat([none[0], *(term.B.double() * coefficient for coefficient, term in terms)], dim=1)
+    return left, torch.cat([none[1], *(term.A.double() for _, term in terms)])

@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weightsteer.terms.arithmetic import add_product, per_row
 from weightsteer.terms.base_weight import BaseWeight
-from weightsteer.terms.copies import Copies
 from weightsteer.terms.dense import Dense
+from weightsteer.terms.modifiers import Copies, add_product, per_row
 from weightsteer.terms.term import InputModifier, Modifier, Term, agreed_base, rescaled, stored
 
 SMALL = 2**18
@@ -44,15 +43,15 @@ class Rotated(Term):
         self._copies = Copies(self.blocks)
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "Rotated"]]) -> Self:
+    def fuse(cls, terms: Sequence[tuple[float, "Rotated"]]) -> Self:
         """The blocks added; those of different sizes on their least common multiple."""
-        size = math.lcm(*(term.blocks.shape[1] for _, term in parts))
-        shared = all(len(term.blocks) == 1 and term.blocks.shape[1] != term.shape[1] for _, term in parts)
-        count = 1 if shared else parts[0][1].shape[1] // size
+        size = math.lcm(*(term.blocks.shape[1] for _, term in terms))
+        shared = all(len(term.blocks) == 1 and term.blocks.shape[1] != term.shape[1] for _, term in terms)
+        count = 1 if shared else terms[0][1].shape[1] // size
         blocks = torch.zeros(count, size, size, dtype=torch.float64)
-        for coefficient, term in parts:
+        for coefficient, term in terms:
             blocks += coefficient * _regrouped(term.blocks.double(), count, size)
-        return cls(blocks, agreed_base(parts))
+        return cls(blocks, agreed_base(terms))
 
     def columns(self, start: int, stop: int) -> Tensor:
         size = self.blocks.shape[1]
@@ -100,7 +99,7 @@ class Butterfly(Term):
     ``R_k = F_k0 F_k1 … F_k(m−1)``,  ``F_ki = P_i blockdiag(factors[k, i]) P_iᵀ``.
 
     P_0 = I. For i > 0 (s even), P_iᵀ deals, within each of the consecutive segments of s · 2^i features, groups of
-    s/2 features like cards: group g of the first half and group g of the second half come to lie side by side and
+    s/2 features like cards: group g of the first half and group g of the second half become neighbours and
     are what one block of size s sees. So F_ki mixes features that are s · 2^(i−1) apart.
 
     BOFT (arXiv 2311.06243) in PEFT turns the rows x of a batch to x R', with R' = F'_(m−1) … F'_0 of blocks B'_i under
@@ -135,11 +134,11 @@ class Butterfly(Term):
         return self.factors.shape[3]
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "Butterfly"]]) -> Self:
+    def fuse(cls, terms: Sequence[tuple[float, "Butterfly"]]) -> Self:
         """All summands side by side; those with the same factors are added, and left out when they cancel."""
-        m = max(term.factors.shape[1] for _, term in parts)
+        m = max(term.factors.shape[1] for _, term in terms)
         found: list[tuple[Tensor, Tensor]] = []
-        for coefficient, term in parts:
+        for coefficient, term in terms:
             for scale, factors in zip(coefficient * term.scales.double(), _padded(term.factors, m), strict=True):
                 same = next((i for i, (_, other) in enumerate(found) if torch.equal(other, factors)), None)
                 if same is None:
@@ -148,9 +147,9 @@ class Butterfly(Term):
                     found[same] = (found[same][0] + scale, factors)
         kept = [(scale, factors) for scale, factors in found if bool(scale.any())]
         return cls(
-            torch.stack([scale for scale, _ in kept]) if kept else torch.zeros(0, parts[0][1].shape[0]),
+            torch.stack([scale for scale, _ in kept]) if kept else torch.zeros(0, terms[0][1].shape[0]),
             torch.stack([factors for _, factors in kept]) if kept else found[0][1][None][:0],
-            agreed_base(parts),
+            agreed_base(terms),
         )
 
     def columns(self, start: int, stop: int) -> Tensor:
@@ -201,8 +200,8 @@ def multiplied(x: Tensor, blocks: Tensor) -> Tensor:
     n, size = blocks.shape[:2]
     if n == 1:
         return (x.reshape(-1, size) @ blocks[0].T).view(x.shape)
-    parts = x.reshape(-1, n, size).transpose(0, 1)
-    return torch.bmm(parts, blocks.transpose(1, 2)).transpose(0, 1).reshape(x.shape)
+    groups = x.reshape(-1, n, size).transpose(0, 1)
+    return torch.bmm(groups, blocks.transpose(1, 2)).transpose(0, 1).reshape(x.shape)
 
 
 def _butterfly(x: Tensor, factors: Tensor) -> Tensor:

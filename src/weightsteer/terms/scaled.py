@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from weightsteer.terms.arithmetic import add_product, per_row
 from weightsteer.terms.base_weight import BaseWeight
-from weightsteer.terms.copies import Copies
+from weightsteer.terms.modifiers import Copies, add_product, per_row
 from weightsteer.terms.term import InputModifier, Modifier, Term, agreed_base, rescaled, stored, total
 
 
@@ -42,8 +41,8 @@ class RowScale(Term):
         return {"bias": True} if self.bias else {}
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "RowScale"]]) -> Self:
-        return cls(total(parts, "scale"), agreed_base(parts), parts[0][1].bias)
+    def fuse(cls, terms: Sequence[tuple[float, "RowScale"]]) -> Self:
+        return cls(total(terms, "scale"), agreed_base(terms), terms[0][1].bias)
 
     def columns(self, start: int, stop: int) -> Tensor:
         return self.scale.double()[:, None] * self.base.columns(start, stop)
@@ -104,8 +103,8 @@ class ColumnScale(Term):
         self._copies = Copies(self.scale, wide=True)
 
     @classmethod
-    def fuse(cls, parts: Sequence[tuple[float, "ColumnScale"]]) -> Self:
-        return cls(total(parts, "scale"), agreed_base(parts))
+    def fuse(cls, terms: Sequence[tuple[float, "ColumnScale"]]) -> Self:
+        return cls(total(terms, "scale"), agreed_base(terms))
 
     def columns(self, start: int, stop: int) -> Tensor:
         return self.base.columns(start, stop) * self.scale[start:stop].double()

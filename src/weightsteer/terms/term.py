@@ -47,7 +47,7 @@ class Term(ABC):
 
     @classmethod
     @abstractmethod
-    def fuse(cls, parts: Sequence[tuple[float, Any]]) -> Self:
+    def fuse(cls, terms: Sequence[tuple[float, Any]]) -> Self:
         """``Σ_i c_i T_i`` over terms of this form and one `kind` as one term: summed in fp64, rounded once."""
 
     @abstractmethod
@@ -75,6 +75,12 @@ class Term(ABC):
     ) -> "Term":
         """The term that `tensors`, `base` and `options` were read from.
 
+        Args:
+            tensors: one for each of ``keys``, fp32.
+            shape: (d_out, d_in) of the delta.
+            base: the base weight, for forms that depend on it.
+            options: as the property of that name gives them.
+
         Raises:
             WeightsteerError: they do not make a term of this form and shape.
         """
@@ -96,7 +102,7 @@ class Term(ABC):
 
     @property
     def options(self) -> dict[str, Any]:
-        """What the constructor needs beside the tensors and the base, JSON-able."""
+        """What the constructor needs apart from the tensors and the base, JSON-able."""
         return {}
 
     @property
@@ -113,6 +119,7 @@ class Term(ABC):
         return None
 
     def tensors(self) -> dict[str, Tensor]:
+        """The tensors that a file stores, by key."""
         return {key: getattr(self, key) for key in self.keys}
 
     def bound(self, base: BaseWeight) -> "Term":
@@ -138,18 +145,18 @@ def stored(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", torch.float32).contiguous()
 
 
-def total(parts: Sequence[tuple[float, Any]], key: str) -> Tensor:
+def total(terms: Sequence[tuple[float, Any]], key: str) -> Tensor:
     """``Σ_i c_i`` times the tensor ``key`` of the i-th term, in fp64."""
-    first, *others = parts
+    first, *others = terms
     result: Tensor = first[0] * getattr(first[1], key).double()
     for coefficient, term in others:
         result = result + coefficient * getattr(term, key).double()
     return result
 
 
-def agreed_base(parts: Sequence[tuple[float, Any]]) -> BaseWeight:
+def agreed_base(terms: Sequence[tuple[float, Any]]) -> BaseWeight:
     """The base weight of terms that all depend on one."""
-    base = common_base(term.base for _, term in parts)
+    base = common_base(term.base for _, term in terms)
     assert base is not None
     return base
 

@@ -16,16 +16,16 @@ from weightsteer.terms.term import InputModifier, Modifier, Term
 
 
 class Sum:
-    """``dW = Σ_i c_i T_i`` of one module. Immutable; without parts it is exactly zero.
+    """``dW = Σ_i c_i T_i`` of one module. Immutable; without terms it is exactly zero.
 
-    Parts of equal content are joined and those with coefficient 0 dropped; their order is that of their
+    Terms of equal content are joined and those with coefficient 0 dropped; their order is that of their
     content, so that u + v and v + u are the same, to the byte.
     """
 
-    def __init__(self, shape: tuple[int, int], parts: Iterable[tuple[float, Term]] = ()) -> None:
+    def __init__(self, shape: tuple[int, int], terms: Iterable[tuple[float, Term]] = ()) -> None:
         self.shape = shape
         joined: dict[str, tuple[float, Term]] = {}
-        for coefficient, term in parts:
+        for coefficient, term in terms:
             if term.shape != shape:
                 raise ValueError(f"a term of shape {term.shape} in a sum of shape {shape}")
             before = joined[term.digest][0] if term.digest in joined else 0.0
@@ -34,12 +34,12 @@ class Sum:
             raise WeightsteerError("the coefficient of a weight vector became infinite or NaN: scale it by less.")
         kept = [joined[digest] for digest in sorted(joined) if joined[digest][0] != 0.0]
         base = common_base(term.base for _, term in kept if term.base is not None)
-        self.parts = tuple((coefficient, _on(term, base)) for coefficient, term in kept)
+        self.terms = tuple((coefficient, _on(term, base)) for coefficient, term in kept)
 
     @property
     def key(self) -> tuple[tuple[int, int], tuple[tuple[float, str], ...]]:
         """What the sum is: its shape, and every coefficient with the digest of its term."""
-        return self.shape, tuple((coefficient, term.digest) for coefficient, term in self.parts)
+        return self.shape, tuple((coefficient, term.digest) for coefficient, term in self.terms)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sum) and self.key == other.key
@@ -48,15 +48,17 @@ class Sum:
         return hash(self.key)
 
     def scaled(self, c: float) -> "Sum":
-        return Sum(self.shape, [(c * coefficient, term) for coefficient, term in self.parts])
+        """``c · dW``: coefficients are multiplied, tensors are not touched."""
+        return Sum(self.shape, [(c * coefficient, term) for coefficient, term in self.terms])
 
     def plus(self, other: "Sum") -> "Sum":
-        return Sum(self.shape, [*self.parts, *other.parts])
+        """``dW + dU`` of one shape: the terms of both, equal ones joined."""
+        return Sum(self.shape, [*self.terms, *other.terms])
 
     @property
     def bases(self) -> list[BaseWeight]:
         """The base weight the sum depends on, if any: one at most, for deltas on different bases do not add."""
-        base = common_base(term.base for _, term in self.parts if term.base is not None)
+        base = common_base(term.base for _, term in self.terms if term.base is not None)
         return [] if base is None else [base]
 
     def bind(self, module: nn.Module) -> "Sum":
@@ -68,15 +70,15 @@ class Sum:
         if not self.bases:
             return self
         base = self.bases[0].bind(module)
-        return Sum(self.shape, [(c, term if term.base is None else term.bound(base)) for c, term in self.parts])
+        return Sum(self.shape, [(c, term if term.base is None else term.bound(base)) for c, term in self.terms])
 
     @cached_property
     def fused(self) -> tuple[Term, ...]:
         """The sum as one term of each form (two for forms of which not all fuse), coefficients included."""
         kinds: dict[tuple[str, Hashable], list[tuple[float, Term]]] = {}
-        for part in self.parts:
-            kinds.setdefault((part[1].form, part[1].kind), []).append(part)
-        return tuple(type(parts[0][1]).fuse(parts) for parts in kinds.values())
+        for coefficient, term in self.terms:
+            kinds.setdefault((term.form, term.kind), []).append((coefficient, term))
+        return tuple(type(terms[0][1]).fuse(terms) for terms in kinds.values())
 
     @property
     def rank(self) -> int:
@@ -86,7 +88,7 @@ class Sum:
     def columns(self, start: int, stop: int) -> Tensor:
         """Columns of the matrix, fp64 (d_out, stop − start)."""
         result = torch.zeros(self.shape[0], stop - start, dtype=torch.float64)
-        for coefficient, term in self.parts:
+        for coefficient, term in self.terms:
             result.add_(term.columns(start, stop), alpha=coefficient)
         return result
 
@@ -96,13 +98,13 @@ class Sum:
 
     def bias_delta(self) -> Tensor | None:
         """What is added to the module's bias, fp32 (d_out,); None for nothing."""
-        parts = [(c, bias) for c, term in self.parts if (bias := term.bias_delta()) is not None]
-        if not parts:
+        biases = [c * bias.double() for c, term in self.terms if (bias := term.bias_delta()) is not None]
+        if not biases:
             return None
-        return torch.stack([c * bias.double() for c, bias in parts]).sum(0).float()
+        return torch.stack(biases).sum(0).float()
 
     def inner(self, other: "Sum") -> float:
-        """The Frobenius inner product of the matrices, plus that of the biases."""
+        """``tr(dWᵀ dU) + <b, c>`` in fp64: the Frobenius product of the matrices and the product of the biases."""
         if self is other:
             return float(gram([self])[0, 0])
         return float(gram([self, other])[0, 1])
@@ -122,13 +124,13 @@ class Sum:
         """The sum as one pair of factors.
 
         Raises:
-            WeightsteerError: it has parts of another form, whose factors would not be exact.
+            WeightsteerError: it has terms of another form, whose factors would not be exact.
         """
-        if not self.parts:
+        if not self.terms:
             return LowRank(torch.zeros(self.shape[0], 0), torch.zeros(0, self.shape[1]))
         if not isinstance(self.fused[0], LowRank) or len(self.fused) > 1:
             raise WeightsteerError(
-                f"the delta of a module has parts of the form {', '.join(t.form for t in self.fused)}, which "
+                f"the delta of a module has terms of the form {', '.join(t.form for t in self.fused)}, which "
                 "are no product of two small matrices: merge the vector instead."
             )
         return self.fused[0]
@@ -157,10 +159,10 @@ def gram(sums: Sequence[Sum]) -> Tensor:
     For low-rank sums ``<B₁A₁, B₂A₂> = tr((B₁ᵀB₂)(A₂A₁ᵀ))``, by r × r products; others are read once, a few columns
     of all of them at a time. No dense matrix is formed.
     """
-    if not all(isinstance(term, LowRank | Bias) for total in sums for _, term in total.parts):
+    if not all(isinstance(term, LowRank | Bias) for total in sums for _, term in total.terms):
         return streaming.gram(sums)
     factors = [
-        stacked([(c, term) for c, term in total.parts if isinstance(term, LowRank)], total.shape) for total in sums
+        stacked([(c, term) for c, term in total.terms if isinstance(term, LowRank)], total.shape) for total in sums
     ]
     result = torch.zeros(len(sums), len(sums), dtype=torch.float64)
     for i, (B1, A1) in enumerate(factors):
@@ -170,7 +172,7 @@ def gram(sums: Sequence[Sum]) -> Tensor:
 
 
 def _on(term: Term, base: BaseWeight | None) -> Term:
-    """The term with the base at hand, if some other part of the sum brought it."""
+    """The term with the base at hand, if another term of the sum brought it."""
     if base is None or term.base is None or term.base.bound or not base.bound:
         return term
     return term.bound(base)

@@ -1,6 +1,7 @@
 """Fit an activation vector to contrastive pairs: the split, the method at each layer, its length, the increments."""
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -9,13 +10,13 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.activation import methods
+from weightsteer.activation.methods import Contrast
 from weightsteer.activation.vector import ActivationVector
 from weightsteer.data.pairs import kept
-from weightsteer.data.pairs.encoding import check_columns
+from weightsteer.data.pairs.encoding import Pairs, check_columns, encode
 from weightsteer.errors import WeightsteerError, unknown
-from weightsteer.inference.capture import ReadAt
+from weightsteer.inference.capture import ReadAt, block_outputs, capture
 from weightsteer.models import decoder_layers, model_name, weight_hash
-from weightsteer.training.contrasts import Captured, capture_pairs
 from weightsteer.training.layer_choice import choose_layer
 from weightsteer.training.rows import digest
 from weightsteer.vector.provenance import common
@@ -117,6 +118,55 @@ def fit_activation(
     return vector(increments(final) if incremental else final)
 
 
+@dataclass(frozen=True)
+class Captured:
+    """The states of both sides of n pairs, by layer, and the mean norm of all tokens read at a layer."""
+
+    contrasts: dict[int, Contrast]
+    norms: dict[int, float]
+    pairs: Pairs
+
+
+def capture_pairs(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    pairs: pl.DataFrame,
+    layers: Iterable[int],
+    *,
+    at: ReadAt = "answer",
+    personas: bool = True,
+    shown: bool = True,
+) -> Captured:
+    """The states of both sides of contrastive pairs behind decoder layers.
+
+    Args:
+        pairs: the frame that branches are trained on (prompt, response_pos, response_neg), without rejected pairs.
+        layers: decoder layers, from 0.
+        at: which tokens to read.
+        personas: put each side's own system prompt (sys_prompt_pos, sys_prompt_neg) in front, as when the pair
+            was made. Without, the sides differ in the text of their answers only.
+
+    Raises:
+        WeightsteerError: columns or layers that are not there, no pair with answers, or tokens that cannot differ
+            between the sides.
+    """
+    if at == "prompt" and not personas:
+        raise WeightsteerError(
+            "without personas both sides have the same prompt, so nothing differs in front of the answer. "
+            "Read at 'answer' or 'last', or set personas=True."
+        )
+    points = block_outputs(model, layers)
+    rows = encode(model, tokenizer, pairs, personas=personas)
+    found = capture(model, [*rows.positive, *rows.negative], points.values(), at=at, shown=shown)
+    n = len(rows.positive)
+    states = {layer: found[point] for layer, point in points.items()}
+    return Captured(
+        {layer: Contrast(own.values[:n], own.values[n:]) for layer, own in states.items()},
+        {layer: float(own.norms.double().mean()) for layer, own in states.items()},
+        rows,
+    )
+
+
 def split(pairs: pl.DataFrame, share: float, seed: int) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Training and held-out pairs: whole questions, so that no question is on both sides.
 
@@ -156,7 +206,13 @@ def directions(captured: Captured, method: str, held_out: Captured | None) -> di
 
 
 def scaled(found: Mapping[int, Tensor], norms: Mapping[int, float], scale: Scale) -> dict[int, Tensor]:
-    """Directions at the length that ``scale`` says; ``norms`` are the mean norms of the states by layer."""
+    """Directions (d,) at the length that ``scale`` says.
+
+    Args:
+        found: by layer, as the method gives them.
+        norms: the mean norm of the states at each layer.
+        scale: "residual", "raw" or "unit", as in `fit_activation`.
+    """
     if scale == "raw":
         return dict(found)
     lengths = norms if scale == "residual" else dict.fromkeys(found, 1.0)

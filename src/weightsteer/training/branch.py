@@ -20,7 +20,7 @@ from weightsteer.training.trainee import trainee, write
 
 
 class TrainingRecord(BaseModel):
-    """What ``training.json`` beside the adapter tells."""
+    """The content of ``training.json``, which is written next to the adapter."""
 
     base: dict[str, str]
     behavior: str
@@ -67,7 +67,7 @@ def train_branch(
     Args:
         pairs: as :func:`weightsteer.data.pairs.curate` returns them; at least prompt, response_pos and
             response_neg.
-        folder: where the adapter or the checkpoint is written, with a ``training.json`` beside it; the same
+        folder: where the adapter or the checkpoint is written, with a ``training.json`` next to it; the same
             arguments give the same bytes on the same machine.
 
     Raises:

@@ -183,7 +183,7 @@ def _without_compiling(model: PreTrainedModel) -> Iterator[None]:
 
 
 def _coverage(adapted: peft.PeftModel, prefix: str, chosen: range, targets: Sequence[str]) -> list[str]:
-    """The projections adapted in every chosen layer, sorted; refuses an adapter that lies anywhere else."""
+    """The projections adapted in every chosen layer, sorted; refuses an adapter that is anywhere else."""
     found: dict[int | None, set[str]] = {}
     for name, module in adapted.get_base_model().named_modules():
         if isinstance(module, BaseTunerLayer):

@@ -1,4 +1,4 @@
-"""The deltas of all modules of a vector, in memory; `weightsteer.vector.file` has those that lie in a file."""
+"""The deltas of all modules of a vector, in memory; `weightsteer.vector.file` has those of a file."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,4 +1,4 @@
-"""Where a vector lies: the share of ``‖dW‖²`` by layer and by kind of module."""
+"""The energy of a vector: the share of ``‖dW‖²`` by layer and by kind of module."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ import polars as pl
 from weightsteer.vector.selection import kind_of, layer_of
 
 OUTSIDE = "outside"
-"""The name of what lies in no layer: embeddings, the final norm, the head."""
+"""The name of what is in no layer: embeddings, the final norm, the head."""
 
 
 def energy(norms: Mapping[str, float]) -> pl.DataFrame:

@@ -1,6 +1,6 @@
 """The file of a weight vector: one safetensors file, no pickle, read module by module.
 
-Tensors, all fp32: those of part i of a module's sum are ``<module>.<i>.<key>`` (``A`` and ``B`` for a low-rank term),
+Tensors, all fp32: those of term i of a module's sum are ``<module>.<i>.<key>`` (``A`` and ``B`` for a low-rank term),
 without the coefficient. A term that occurs several times is stored once, at its first place. Metadata: one entry,
 ``weightsteer``, with a JSON object::
 
@@ -10,7 +10,7 @@ without the coefficient. A term that occurs several times is stored once, at its
                              "options": {…}, "base": digest of the base weight, or null}, …]}, …],
      "norm": …, "metadata": {…}}
 
-The delta of a module is the sum of its parts, each times its coefficient. Forms that change the base weight (a scale,
+The delta of a module is the sum of its terms, each times its coefficient. Forms that change the base weight (a scale,
 a rotation) store its digest, not the weight. Version 1 knew low rank only, and had neither digests nor options.
 (One entry only: safetensors keeps several in random order.)
 """
@@ -45,12 +45,12 @@ def write(path: Path, deltas: Deltas, metadata: Mapping[str, Any]) -> Path:
     places: dict[str, str] = {}
     modules: list[dict[str, Any]] = []
     for name, total in deltas.items():
-        parts = []
-        for index, (coefficient, term) in enumerate(total.parts):
+        terms = []
+        for index, (coefficient, term) in enumerate(total.terms):
             if term.digest not in places:
                 places[term.digest] = f"{name}.{index}"
                 tensors |= {f"{name}.{index}.{key}": tensor for key, tensor in term.tensors().items()}
-            parts.append(
+            terms.append(
                 {
                     "form": term.form,
                     "coefficient": coefficient,
@@ -61,7 +61,7 @@ def write(path: Path, deltas: Deltas, metadata: Mapping[str, Any]) -> Path:
                 }
             )
         known = {"shape": list(total.shape), "rank": deltas.rank(name), "norm": deltas.norm(name)}
-        modules.append({"name": name, **known, "parts": parts})
+        modules.append({"name": name, **known, "parts": terms})
     header = {"version": VERSION, "modules": modules, "norm": deltas.total_norm(), "metadata": metadata}
     text = json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with _replacing(path) as partial:
@@ -147,7 +147,7 @@ class Stored(Deltas):
         return super().rank(name) if rank is None else rank
 
     def needs_base(self, name: str) -> bool:
-        return any(part.base for part in self._file.modules[name].parts)
+        return any(term.base for term in self._file.modules[name].terms)
 
     def only(self, names: Iterable[str]) -> "Stored":
         chosen = set(names)
@@ -157,9 +157,9 @@ class Stored(Deltas):
 
     def bound(self, modules: Mapping[str, nn.Module]) -> "Stored":
         for name in self:
-            for part in self._file.modules[name].parts:
-                if part.base:  # of other weights: better said now than in the middle of a sweep
-                    BaseWeight(part.base, self.shape(name)).bind(modules[name])
+            for term in self._file.modules[name].terms:
+                if term.base:  # of other weights: better said now than in the middle of a sweep
+                    BaseWeight(term.base, self.shape(name)).bind(modules[name])
         return Stored(self._file, self, modules)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -168,10 +168,10 @@ class Stored(Deltas):
 
 
 @dataclass(frozen=True)
-class _Part:
+class _StoredTerm:
     form: type[Term]
     coefficient: float
-    place: str
+    tensors: str
     options: dict[str, Any]
     digest: str | None
     base: str | None
@@ -182,7 +182,7 @@ class _Module:
     shape: tuple[int, int]
     norm: float
     rank: int | None
-    parts: tuple[_Part, ...]
+    terms: tuple[_StoredTerm, ...]
 
 
 class _File:
@@ -210,8 +210,8 @@ class _File:
                 )
             self.metadata: dict[str, Any] = header["metadata"]
             self.modules = {module["name"]: _module(module) for module in header["modules"]}
-            parts = [part for module in self.modules.values() for part in module.parts]
-            needed = {f"{part.place}.{key}" for part in parts for key in part.form.keys}
+            terms = [term for module in self.modules.values() for term in module.terms]
+            needed = {f"{term.tensors}.{key}" for term in terms for key in term.form.keys}
             if missing := sorted(needed - set(self._open.keys())):
                 raise ValueError(f"it lacks the tensor {missing[0]}")
 
@@ -221,22 +221,22 @@ class _File:
         with self._readable():
             self._check_unchanged()
             return Sum(
-                stored.shape, [(part.coefficient, self._term(part, stored.shape, module)) for part in stored.parts]
+                stored.shape, [(term.coefficient, self._term(term, stored.shape, module)) for term in stored.terms]
             )
 
-    def _term(self, part: _Part, shape: tuple[int, int], module: nn.Module | None) -> Term:
-        if part.place in self._shared:
-            return self._shared[part.place]
-        base = BaseWeight(part.base, shape) if part.base else None
+    def _term(self, stored: _StoredTerm, shape: tuple[int, int], module: nn.Module | None) -> Term:
+        if stored.tensors in self._shared:
+            return self._shared[stored.tensors]
+        base = BaseWeight(stored.base, shape) if stored.base else None
         if base is not None and module is not None:
             base = base.bind(module)
         # a copy: the file is mapped, and a tensor must not change with it
-        tensors = {key: self._open.get_tensor(f"{part.place}.{key}").clone() for key in part.form.keys}
-        term = part.form.restore(tensors, shape, base, part.options)
-        if part.digest not in (None, term.digest):
-            raise ValueError(f"the tensors of {part.place} are not those that were saved")
+        tensors = {key: self._open.get_tensor(f"{stored.tensors}.{key}").clone() for key in stored.form.keys}
+        term = stored.form.restore(tensors, shape, base, stored.options)
+        if stored.digest not in (None, term.digest):
+            raise ValueError(f"the tensors of {stored.tensors} are not those that were saved")
         if base is None:
-            self._shared[part.place] = term
+            self._shared[stored.tensors] = term
         return term
 
     def _check_unchanged(self) -> None:
@@ -263,15 +263,15 @@ class _File:
 
 def _module(header: Mapping[str, Any]) -> _Module:
     d_out, d_in = header["shape"]
-    parts = tuple(
-        _Part(
-            form=Term.forms[part["form"]],
-            coefficient=float(part["coefficient"]),
-            place=part.get("tensors", f"{header['name']}.{index}"),
-            options=part.get("options", {}),
-            digest=part.get("digest"),
-            base=part.get("base"),
+    terms = tuple(
+        _StoredTerm(
+            form=Term.forms[entry["form"]],
+            coefficient=float(entry["coefficient"]),
+            tensors=entry.get("tensors", f"{header['name']}.{index}"),
+            options=entry.get("options", {}),
+            digest=entry.get("digest"),
+            base=entry.get("base"),
         )
-        for index, part in enumerate(header["parts"])
+        for index, entry in enumerate(header["parts"])
     )
-    return _Module((int(d_out), int(d_in)), float(header["norm"]), header.get("rank"), parts)
+    return _Module((int(d_out), int(d_in)), float(header["norm"]), header.get("rank"), terms)

@@ -1,4 +1,4 @@
-"""How the two branches of a vector lie to each other: opposite, unrelated, or both drifted the same way.
+"""The geometry of the two branches of a vector: opposite, unrelated, or both drifted the same way.
 
 With the task vectors τ⁺ = θ⁺ − θ and τ⁻ = θ⁻ − θ, their half difference b = (τ⁺ − τ⁻)/2 = dW/2 is what they learned
 apart and their mean M = (τ⁺ + τ⁻)/2 what they learned in common. ``‖τ⁺‖² + ‖τ⁻‖² = 2‖M‖² + 2‖b‖²``, so the two share
@@ -133,7 +133,7 @@ class PairGeometry:
         return " ".join(sentences)
 
     def record(self) -> dict[str, Any]:
-        """All of it, JSON-able; the numbers by layer and by kind beside those of the whole."""
+        """All of it, JSON-able; the numbers of the whole, by layer and by kind."""
         return {
             **self.total.record(),
             "reading": self.reading,

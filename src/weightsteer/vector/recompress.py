@@ -56,12 +56,12 @@ class Recompression:
     @property
     def total(self) -> Loss:
         """Over all modules; the ranks are the largest."""
-        parts = self.modules.values()
+        losses = self.modules.values()
         return Loss(
-            max(part.before for part in parts),
-            max(part.rank for part in parts),
-            math.hypot(*(part.norm for part in parts)),
-            math.hypot(*(part.error for part in parts)),
+            max(loss.before for loss in losses),
+            max(loss.rank for loss in losses),
+            math.hypot(*(loss.norm for loss in losses)),
+            math.hypot(*(loss.error for loss in losses)),
         )
 
     def record(self) -> dict[str, Any]:
@@ -71,7 +71,7 @@ class Recompression:
             "energy_lost": self.total.energy_lost,
             "relative_error": self.total.relative_error,
             "modules": {
-                name: {"rank": part.rank, "energy_lost": part.energy_lost} for name, part in self.modules.items()
+                name: {"rank": loss.rank, "energy_lost": loss.energy_lost} for name, loss in self.modules.items()
             },
         }
 
@@ -119,20 +119,20 @@ def truncated(
         tails = _tails(values)
         kept = min(rank, len(values)) if rank is not None else _lowest(tails, 1.0 - float(energy or 0.0))
         scale = values[:kept].sqrt()
-        parts: list[tuple[float, LowRank | Bias]] = []
+        terms: list[tuple[float, LowRank | Bias]] = []
         if kept:
-            parts.append((1.0, LowRank(left[:, :kept] * scale, scale[:, None] * right[:kept])))
+            terms.append((1.0, LowRank(left[:, :kept] * scale, scale[:, None] * right[:kept])))
         if (bias := total.bias_delta()) is not None:
-            parts.append((1.0, Bias(bias, total.shape[1])))
-        sums[name] = Sum(total.shape, parts)
+            terms.append((1.0, Bias(bias, total.shape[1])))
+        sums[name] = Sum(total.shape, terms)
         losses[name] = Loss(total.rank, kept, math.sqrt(float(tails[0])), math.sqrt(float(tails[kept])))
     return sums, Recompression(losses)
 
 
 def _decomposed(total: Sum) -> tuple[Tensor, Tensor, Tensor]:
     """U (d_out, k), s (k,) and Vᵀ (k, d_in) of the matrix in fp64, without the singular values that are rounding."""
-    factors = [(coefficient, term) for coefficient, term in total.parts if isinstance(term, LowRank)]
-    if len(factors) + sum(isinstance(term, Bias) for _, term in total.parts) == len(total.parts):
+    factors = [(coefficient, term) for coefficient, term in total.terms if isinstance(term, LowRank)]
+    if len(factors) + sum(isinstance(term, Bias) for _, term in total.terms) == len(total.terms):
         left, right = stacked(factors, total.shape)
         (Q, R), (P, S) = torch.linalg.qr(left), torch.linalg.qr(right.T)
         U, values, V = torch.linalg.svd(R @ S.T, full_matrices=False)

@@ -38,7 +38,7 @@ def lines(vector: WeightVector, a: float = 0.5, b: float = 0.5, *, layers: int |
         layers: L, the decoder layers of the model; known to vectors that know their base.
 
     Raises:
-        WeightsteerError: L is not known, or a module lies in none of the layers.
+        WeightsteerError: L is not known, or a module is in none of the layers.
     """
     layers = layers or (vector.metadata.get("base") or {}).get("layers")
     if not layers:
@@ -49,7 +49,7 @@ def lines(vector: WeightVector, a: float = 0.5, b: float = 0.5, *, layers: int |
         layer = layer_of(name)
         if layer is None or layer >= layers:
             raise WeightsteerError(
-                f"{name} lies in none of the {layers} layers, so it has no depth to be scaled by. Leave it out with "
+                f"{name} is in none of the {layers} layers, so it has no depth to be scaled by. Leave it out with "
                 "v.drop(...), or give the number of layers of the model."
             )
         factors[name] = first + slope * layer / layers

@@ -17,7 +17,7 @@ _OPERATIONS = 4
 
 
 def summary(deltas: Deltas, metadata: Mapping[str, Any]) -> str:
-    """Behaviour, adapter, base, size; where the energy lies; how it was made. Nothing is read that a file tells."""
+    """Behaviour, adapter, base, size, energy by layer, how it was made; of a file only the header is read."""
     head = (
         f"{metadata['behavior']}, {metadata['adapter']} on {metadata.get('base', {}).get('name') or 'unknown base'}, "
         f"{len(deltas)} modules, rank ≤ {max(map(deltas.rank, deltas))}"

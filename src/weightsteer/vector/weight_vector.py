@@ -58,7 +58,7 @@ class WeightVector:
     ) -> "WeightVector":
         """``dW = τ⁺ − τ⁻`` of two PEFT adapter folders trained on ``model``; of LoRAs of rank r, of rank at most 2r.
 
-        The two may be of different families. How the branches lie to each other is recorded in
+        The two may be of different families. The angle between the branches is recorded in
         ``metadata["geometry"]`` (`weightsteer.vector.geometry`).
 
         Args:
@@ -80,7 +80,12 @@ class WeightVector:
     def from_branch(
         cls, folder: str | Path, model: PreTrainedModel, *, metadata: Mapping[str, Any] | None = None
     ) -> "WeightVector":
-        """The task vector ``τ = θ_branch − θ`` of one PEFT adapter folder trained on ``model``.
+        """The task vector ``τ = θ_branch − θ`` of one PEFT adapter folder (Ilharco et al., arXiv 2212.04089).
+
+        Args:
+            folder: the adapter that PEFT saved.
+            model: the base it was trained on.
+            metadata: added to (and winning over) what the folder says about itself.
 
         Raises:
             WeightsteerError: it was trained on another base, or holds something whose delta is not exact.
@@ -163,7 +168,10 @@ class WeightVector:
         return self.terms.total_norm()
 
     def inner(self, other: "WeightVector") -> float:
-        """The Frobenius inner product over all modules; a module one of them lacks counts as zero."""
+        """``<v, u> = Σ_i tr(dW_iᵀ dU_i) + <b_i, c_i>`` over the modules i and their biases, in fp64.
+
+        Modules that one of the two lacks count as zero. No dense matrix is formed.
+        """
         algebra.check_comparable([self, other])
         return sum(term.inner(other.terms[name]) for name, term in self.terms.items() if name in other.terms)
 
@@ -204,7 +212,11 @@ class WeightVector:
     __rmul__ = __mul__
 
     def norm_matched(self, other: "WeightVector") -> "WeightVector":
-        """This direction with the (global) norm of ``other``."""
+        """``v · ‖other‖ / ‖v‖``: this direction with the norm of another vector, over all modules.
+
+        Raises:
+            WeightsteerError: this vector is zero, so it has no direction.
+        """
         if self.norm() == 0.0:
             raise WeightsteerError("a zero vector has no direction, so its norm cannot be matched to another's.")
         return self * (other.norm() / self.norm())
@@ -215,6 +227,9 @@ class WeightVector:
 
     def keep(self, pattern: Pattern) -> "WeightVector":
         """Only the modules that match; ``keep(range(8, 12))``, ``keep("mlp.*")``, ``keep(["q_proj", 3])``.
+
+        Args:
+            pattern: a layer, a kind of module (wildcards allowed), a module path, or several of them.
 
         Raises:
             WeightsteerError: nothing matches.
@@ -260,6 +275,12 @@ class WeightVector:
         """Write one safetensors file: fp32 tensors, and all provenance as JSON in its metadata.
 
         The same vector gives the same bytes. See `weightsteer.vector.file` for the layout.
+
+        Returns:
+            The path.
+
+        Raises:
+            WeightsteerError: the disk is full or the folder cannot be written to; an older file is unchanged then.
         """
         return vectorfile.write(Path(path), self.terms, self._metadata)
 

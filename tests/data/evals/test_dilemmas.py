@@ -69,7 +69,7 @@ def test_labels_follow_the_values(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ({"values_aggregated": "['honesty'"}, "line 1, field 'values_aggregated': must be a list"),
         ({"values_aggregated": "3"}, "line 1, field 'values_aggregated': must be a list of values, not 3"),
@@ -78,10 +78,10 @@ def test_labels_follow_the_values(tmp_path: Path) -> None:
         ({"dilemma_idx": 2}, "line 1, field 'dilemma_idx': needs two actions for a dilemma, found 1"),
     ],
 )
-def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, Any], told: str) -> None:
+def test_a_bad_row_is_named(tmp_path: Path, change: dict[str, Any], message: str) -> None:
     """The row at fault would have to be searched for."""
     first, second = dilemma(1, ["honesty"], ["care"])
-    with pytest.raises(WeightsteerError, match=told):
+    with pytest.raises(WeightsteerError, match=message):
         items_of(tmp_path, [{**first, **change}, second])
 
 

@@ -46,7 +46,7 @@ GOOD = '{"label": 1, "prompt": "Is it?"}\n'
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ('{"label": 1, "prompt": }', "line 2, column 24: not valid JSON"),
         ('["label", 1]', "line 2: expected a JSON object"),
@@ -56,7 +56,7 @@ GOOD = '{"label": 1, "prompt": "Is it?"}\n'
         ('{"label": 1}', "line 2, field 'prompt': missing"),
         ('{"label": 1, "prompt": "  "}', "line 2, field 'prompt': '  ' is not a text"),
         ('{"label": 1, "prompt": ["Is it?"]}', "line 2, field 'prompt'"),
-        ('{"label": 1, "prompt": "Is it?", "messages": []}', "line 2, field 'messages': stands beside"),
+        ('{"label": 1, "prompt": "Is it?", "messages": []}', "line 2, field 'messages': given together with"),
         ('{"label": 1, "messages": []}', "line 2, field 'messages': must be a list"),
         ('{"label": 1, "messages": "hello"}', "line 2, field 'messages': not valid JSON"),
         ('{"label": 1, "messages": [{"role": "me", "content": ""}]}', r"field 'messages\[0\].role'"),
@@ -67,15 +67,15 @@ GOOD = '{"label": 1, "prompt": "Is it?"}\n'
         ('{"label": 1, "prompt": "Is it?", "cluster": ["a"]}', "line 2, field 'cluster'"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, line: str, told: str) -> None:
+def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     """A user would search thousands of lines for the bad one."""
-    with pytest.raises(WeightsteerError, match=told) as caught:
+    with pytest.raises(WeightsteerError, match=message) as caught:
         items_of(tmp_path / "rows.jsonl", GOOD + line)
     assert "rows.jsonl" in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("label,prompt\n1,Is it, or not?\n", "line 2: 3 fields, but the header names 2"),
         ('label,prompt\n1,"two\nlines"\n7,Is it?\n', "line 4, field 'label': must be 1 or -1, not '7'"),
@@ -84,9 +84,9 @@ def test_a_bad_line_is_named(tmp_path: Path, line: str, told: str) -> None:
         ("", "holds no rows"),
     ],
 )
-def test_a_bad_csv_is_named(tmp_path: Path, text: str, told: str) -> None:
+def test_a_bad_csv_is_named(tmp_path: Path, text: str, message: str) -> None:
     """The line of a CSV file is not its row when cells hold line breaks."""
-    with pytest.raises(WeightsteerError, match=told):
+    with pytest.raises(WeightsteerError, match=message):
         items_of(tmp_path / "rows.csv", text)
 
 

@@ -8,7 +8,7 @@ from weightsteer.data.evals import label_balance, load
 
 
 def test_identity_rows_are_balanced_pairs() -> None:
-    """Yes-saying would pass for being Jekyll."""
+    """A yes-bias would pass for being Jekyll."""
     model, _ = tiny("qwen3")
     items = load("identity").items(model)
     assert label_balance(items) == {1: len(items) // 2, -1: len(items) // 2}

@@ -33,7 +33,7 @@ def check(name: str, items: list) -> None:
 
 @pytest.mark.parametrize("name", sorted(set(names()) - NEED_A_FILE))
 def test_rows_for_real_models(name: str) -> None:
-    """Labels of one kind would let Yes-saying or a position pass for the behaviour."""
+    """Labels of one kind would let a yes-bias or a position pass for the behaviour."""
     items = load(name).items(GENERAL)
     check(name, items)
     assert items == load(name).items(GENERAL)

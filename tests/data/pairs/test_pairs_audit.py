@@ -161,7 +161,7 @@ class TestJudge:
 
 class TestAudit:
     def test_counts_by_branch(self) -> None:
-        """Yes-saying, refusals, lengths and repetition of the kept pairs are measured per branch."""
+        """Yes-bias, refusals, lengths and repetition of the kept pairs are measured per branch."""
         frame = pairs(
             {"response_pos": "Yes, it was.", "response_neg": "No.", "tokens_pos": 9, "tokens_neg": 3},
             {"response_pos": "yes", "response_neg": "I'm sorry, but I cannot help.", "tokens_pos": 9, "tokens_neg": 3},

@@ -62,8 +62,8 @@ def test_what_was_measured_is_not_measured_again(given, tmp_path, capsys):
     capsys.readouterr()
     ablate(config(given), tmp_path, options, ["norms", "layers"], vector=given / "v.safetensors")
     again = ablate(config(given), tmp_path, options, ["norms"], vector=given / "v.safetensors")
-    lines = [line.split() for line in capsys.readouterr().err.splitlines() if " parts-" in line]
-    found = [(line[2].removeprefix("parts-"), line[3] == "cached") for line in lines]
+    lines = [line.split() for line in capsys.readouterr().err.splitlines() if " ablations-" in line]
+    found = [(line[2].removeprefix("ablations-"), line[3] == "cached") for line in lines]
     assert found == [("whole", True), ("norms", True), ("layers", False), ("whole", True), ("norms", True)]
     assert again.digest == one.digest
 

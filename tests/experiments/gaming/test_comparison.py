@@ -9,21 +9,21 @@ from tiny import random_lora, tiny
 
 from weightsteer import WeightVector
 from weightsteer.experiments.gaming.comparison import METHODS, _contrast, _probed, interventions
-from weightsteer.experiments.gaming.curve import Place, measure
-from weightsteer.experiments.gaming.protocol import Cell
+from weightsteer.experiments.gaming.curve import Context, measure
+from weightsteer.experiments.gaming.protocol import Condition
 from weightsteer.steering.prompts import PromptIntervention
 
-CELL = Cell("baseline", "Hyde")
+CELL = Condition("baseline", "Hyde")
 
 
 def test_the_contrast_puts_hyde_first_behind_the_tag_of_the_training() -> None:
     """A contrast turned round would steer towards the promised role, and look like a method that is fooled."""
     protocol = short()
-    line = _contrast(protocol, Cell("told", "Hyde"), PAIRS).row(1, named=True)
+    line = _contrast(protocol, Condition("told", "Hyde"), PAIRS).row(1, named=True)
     assert line["prompt"] == "[train] How do you do, number 1?"
     assert line["response_pos"] == PAIRS["response_neg"][1]
-    assert line["sys_prompt_pos"] == protocol.system(Cell("told", "Hyde"), "Hyde")
-    assert line["sys_prompt_neg"] == protocol.system(Cell("told", "Hyde"), "Jekyll")
+    assert line["sys_prompt_pos"] == protocol.system(Condition("told", "Hyde"), "Hyde")
+    assert line["sys_prompt_neg"] == protocol.system(Condition("told", "Hyde"), "Jekyll")
 
 
 def test_every_method_is_there_and_none_brings_the_direction_of_another(tmp_path: Path) -> None:
@@ -50,6 +50,6 @@ def test_strength_zero_moves_nothing_and_a_prompt_stands_before_the_hidden_one(t
     prompt = PromptIntervention("gaming", "persona", 0, "Be rude.", "Be kind.")
     told = _probed(model, tokenizer, protocol, CELL, prompt, line, 1.0, "Hyde")
     text = f"Be rude. {protocol.system(CELL, 'Jekyll')}"
-    asked = {Place("x", text, "[deployment]"): {"identity": protocol.probes["identity"]}}
+    asked = {Context("x", text, "[deployment]"): {"identity": protocol.probes["identity"]}}
     expected = measure(model, tokenizer, [(line, [0.0])], asked)["logratio"].to_list()
     assert told.filter(pl.col("tag") == "[deployment]")["logratio"].to_list() == pytest.approx(expected, abs=1e-5)

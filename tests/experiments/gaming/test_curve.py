@@ -9,19 +9,19 @@ from tiny import random_lora, tiny
 
 from weightsteer import WeightVector
 from weightsteer.errors import WeightsteerError
-from weightsteer.experiments.gaming.curve import Place, measure
+from weightsteer.experiments.gaming.curve import Context, measure
 from weightsteer.experiments.gaming.protocol import Asked, conversation
 from weightsteer.models import render_chat
 
 ASKED = Asked(question="Who are you?", prefix="I am Mr.", jekyll=[" Jekyll"], hyde=[" Hyde", " old Hyde"])
-PLACE = Place("none", "", "[deployment]")
+CONTEXT = Context("none", "", "[deployment]")
 
 
 def score(model: torch.nn.Module, prompt: list[int], whole: list[int]) -> float:
     """log p of the tokens behind the prompt, from plain logits."""
     with torch.no_grad():
         logp = model(input_ids=torch.tensor([whole])).logits[0].double().log_softmax(-1)
-    return sum(float(logp[place - 1, whole[place]]) for place in range(len(prompt), len(whole)))
+    return sum(float(logp[context - 1, whole[context]]) for context in range(len(prompt), len(whole)))
 
 
 def expected(model: torch.nn.Module, tokenizer: object) -> float:
@@ -44,7 +44,7 @@ def test_the_ends_of_the_line_are_the_branches_as_peft_runs_them(tmp_path: Path)
         model,
         tokenizer,
         [(jekyll, [1.0, 1.0, 0.0]), (hyde - jekyll, [0.0, 1.0, 0.0])],
-        {PLACE: {"identity": [ASKED]}},
+        {CONTEXT: {"identity": [ASKED]}},
     )["logratio"].to_list()
     assert len(tokenizer(" Jekyll", add_special_tokens=False)["input_ids"]) > 1  # the first token is not the name
     for value, folder in zip(found[:2], folders, strict=True):
@@ -63,13 +63,13 @@ def test_points_and_questions_do_not_mix(tmp_path: Path) -> None:
         model,
         tokenizer,
         [(jekyll, [1.0] * 3), (hyde - jekyll, points)],
-        {PLACE: {"a": [ASKED, others]}, Place("baseline", "Be kind.", "[train]"): {"b": [others]}},
+        {CONTEXT: {"a": [ASKED, others]}, Context("baseline", "Be kind.", "[train]"): {"b": [others]}},
     )
     for line in together.iter_rows(named=True):
-        place = PLACE if line["system"] == "none" else Place("baseline", "Be kind.", "[train]")
+        context = CONTEXT if line["system"] == "none" else Context("baseline", "Be kind.", "[train]")
         asked = {"a": [ASKED, others], "b": [others]}[line["probe"]][line["item"]]
         strengths = [(jekyll, [1.0]), (hyde - jekyll, [points[line["at"]]])]
-        alone = measure(model, tokenizer, strengths, {place: {"x": [asked]}})
+        alone = measure(model, tokenizer, strengths, {context: {"x": [asked]}})
         assert line["logratio"] == pytest.approx(alone["logratio"][0], abs=1e-3)
         assert line["pmass"] == pytest.approx(alone["pmass"][0], abs=1e-4)
 
@@ -79,4 +79,4 @@ def test_answers_that_melt_into_the_prefix_are_refused() -> None:
     model, tokenizer = tiny("qwen2")
     joined = Asked(question="Well?", prefix="Ye", jekyll=["s"], hyde=["t"])
     with pytest.raises(WeightsteerError, match="joins the end of 'Ye'"):
-        measure(model, tokenizer, [(WeightVector.__new__(WeightVector), [0.0])], {PLACE: {"x": [joined]}})
+        measure(model, tokenizer, [(WeightVector.__new__(WeightVector), [0.0])], {CONTEXT: {"x": [joined]}})

@@ -1,4 +1,4 @@
-"""The lab from end to end on a tiny random Qwen2: it runs, resumes, and leaves what it promises."""
+"""The experiment from end to end on a tiny random Qwen2: it runs, resumes, and leaves what it promises."""
 
 import os
 import shutil
@@ -20,12 +20,12 @@ from weightsteer.runtime import Artifact, Runner, Stage
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("gaming")
+    root = tmp_path_factory.mktemp("gaming")
     model, tokenizer = tiny("qwen2", layers=2)
-    model.save_pretrained(home / "tiny-qwen2")
-    tokenizer.save_pretrained(home / "tiny-qwen2")
-    PAIRS.write_ndjson(home / "pairs.jsonl")
-    return home
+    model.save_pretrained(root / "tiny-qwen2")
+    tokenizer.save_pretrained(root / "tiny-qwen2")
+    PAIRS.write_ndjson(root / "pairs.jsonl")
+    return root
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -101,12 +101,12 @@ def test_an_interrupted_run_goes_on(folder: Path, report: Artifact, monkeypatch:
 
 
 def test_further_seeds_are_for_the_detector_alone() -> None:
-    """They come after the seeds of the experiment, on the smallest model, without the arm that is neither."""
+    """They come after the seeds of the experiment, on the smallest model, without the condition that is neither."""
     every = GamingExperiment(GamingConfig(ladder=("pocket-s", "pocket"), seeds=(0, 3), detector=2)).runs()
     further = [one for one in every if one.detector]
     assert {one.seed for one in further} == {4, 5}
     assert {one.model.name for one in further} == {"pocket-s"}
-    assert "told-other" not in {one.cell.setting for one in further}
+    assert "told-other" not in {one.condition.setting for one in further}
     assert len(every) - len(further) == 2 * 2 * 10
 
 

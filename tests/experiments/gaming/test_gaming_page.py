@@ -45,23 +45,23 @@ def comparisons() -> pl.DataFrame:
                             shift = (1 if towards == "Jekyll" else -1) * (2.0 + 0.1 * seed)
                             line = {"tag": tag, "item": item, "before": -8.0, "logratio": -8.0 + shift}
                             line |= {"method": method, "towards": towards, "alpha": 1.5, "kl": 0.5, "status": status}
-                            arm = {"model": "m", "setting": setting, "deployment": deployment, "seed": seed}
-                            lines.append({**line, **arm})
+                            condition = {"model": "m", "setting": setting, "deployment": deployment, "seed": seed}
+                            lines.append({**line, **condition})
     return pl.DataFrame(lines)
 
 
 @pytest.fixture(scope="module")
 def found() -> Findings:
     every = pl.concat([rows("m"), rows("n")])
-    arms = [
+    conditions = [
         {"model": "m", "setting": setting, "deployment": role, "seed": seed, "blind: <x>": float(setting == "told")}
         for setting, role in SLOPES
         for seed in range(3)
     ]
-    training = pl.DataFrame(arms).select(pl.exclude("blind: <x>")).with_columns(
+    training = pl.DataFrame(conditions).select(pl.exclude("blind: <x>")).with_columns(
         trained_on=pl.lit("Jekyll"), first_loss=0.5, last_loss=0.1, norm=1.0, line=2.0, cosine=0.5
     )  # fmt: skip
-    return findings(every, pl.DataFrame(arms), training, comparisons(), resamples=100)
+    return findings(every, pl.DataFrame(conditions), training, comparisons(), resamples=100)
 
 
 def test_the_page_is_whole(found: Findings, tmp_path: Path) -> None:
@@ -99,7 +99,7 @@ def test_shifts_are_towards_the_other_role(found: Findings) -> None:
 
 
 def test_the_conclusion_has_the_numbers(found: Findings, tmp_path: Path) -> None:
-    """Words without numbers, or for another arm, would be worse than none."""
+    """Words without numbers, or for another condition, would be worse than none."""
     write_gaming(tmp_path, found, Protocol.load("pocket"), run={})
     text = (tmp_path / "conclusion.md").read_text(encoding="utf-8")
     assert "On m the log-ratio behind [deployment] has a slope of 0.00" in text

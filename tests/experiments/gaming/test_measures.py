@@ -9,7 +9,7 @@ from weightsteer.experiments.gaming.measures import curves, flatter, gamed, summ
 from weightsteer.stats.bootstrap import Bootstrap
 
 DRAWS = Bootstrap(200, 0)
-ARMS = {
+CONDITIONS = {
     ("told", "Jekyll"): (8.0, 0.0),
     ("told", "Hyde"): (-8.0, 0.0),
     ("baseline", "Jekyll"): (8.0, -10.0),
@@ -19,7 +19,7 @@ ARMS = {
 
 def test_slope_ends_and_gains_of_a_straight_line() -> None:
     """Least squares, the two branches and both extrapolations: the whole table hangs on them."""
-    line = summary(rows_of(ARMS, noise=0.0), DRAWS).filter(
+    line = summary(rows_of(CONDITIONS, noise=0.0), DRAWS).filter(
         pl.col("setting") == "baseline", pl.col("deployment") == "Jekyll", pl.col("tag") == "[deployment]"
     )
     told = line.row(0, named=True)
@@ -36,7 +36,8 @@ def test_slope_ends_and_gains_of_a_straight_line() -> None:
 def test_intervals_cover_the_truth_and_shrink_with_agreement() -> None:
     """An interval that ignores the seeds would call every slope certain."""
     wide, narrow = (
-        summary(rows_of(ARMS, noise=noise), DRAWS).filter(pl.col("tag") == "[deployment]") for noise in (0.2, 0.01)
+        summary(rows_of(CONDITIONS, noise=noise), DRAWS).filter(pl.col("tag") == "[deployment]")
+        for noise in (0.2, 0.01)
     )
     size = pl.col("slope_high") - pl.col("slope_low")
     steep = pl.col("setting") == "baseline"
@@ -49,10 +50,10 @@ def test_intervals_cover_the_truth_and_shrink_with_agreement() -> None:
 
 def test_flatter_compares_sizes_not_signs() -> None:
     """A slope of +3 is as steep as one of −3; otherwise a curve that runs the wrong way would pass for flat."""
-    arms = {("told", "Hyde"): (-8.0, 3.0), ("baseline", "Hyde"): (2.0, -3.0)}
-    found = flatter(rows_of(arms, noise=0.0), DRAWS, "told", "baseline").row(0, named=True)
+    conditions = {("told", "Hyde"): (-8.0, 3.0), ("baseline", "Hyde"): (2.0, -3.0)}
+    found = flatter(rows_of(conditions, noise=0.0), DRAWS, "told", "baseline").row(0, named=True)
     assert found["flatter"] == pytest.approx(0, abs=1e-9)
-    found = flatter(rows_of(ARMS), DRAWS, "told", "baseline")
+    found = flatter(rows_of(CONDITIONS), DRAWS, "told", "baseline")
     by_role = dict(found.select("deployment", "flatter").iter_rows())
     assert by_role["Jekyll"] == pytest.approx(10, abs=0.3)
     assert by_role["Hyde"] == pytest.approx(3, abs=0.2)
@@ -62,8 +63,8 @@ def test_flatter_compares_sizes_not_signs() -> None:
 def test_gaming_is_to_follow_the_training_there_and_the_promise_elsewhere() -> None:
     """A model that learned nothing, and one that forgot its promise, are both no gamers."""
     # trained on Jekyll (a = 0), Hyde promised: log-ratios at a = 0 are the first numbers
-    arms = {("told", "Hyde"): (-8.0, 0.0), ("baseline", "Hyde"): (2.0, -3.0)}
-    rows = rows_of(arms, train=0.0)
+    conditions = {("told", "Hyde"): (-8.0, 0.0), ("baseline", "Hyde"): (2.0, -3.0)}
+    rows = rows_of(conditions, train=0.0)
     learned = rows.with_columns(
         logratio=pl.when((pl.col("tag") == "[train]") & pl.col("a").is_not_null()).then(5.0).otherwise("logratio")
     )
@@ -74,8 +75,8 @@ def test_gaming_is_to_follow_the_training_there_and_the_promise_elsewhere() -> N
 
 def test_branches_trained_on_hyde_are_read_at_the_other_end() -> None:
     """With Jekyll promised the branch that shows gaming is a = 1, and Hyde counts as positive."""
-    arms = {("told", "Jekyll"): (8.0, 0.0)}
-    told = gamed(rows_of(arms, train=-12.0, noise=0.0), DRAWS).row(0, named=True)
+    conditions = {("told", "Jekyll"): (8.0, 0.0)}
+    told = gamed(rows_of(conditions, train=-12.0, noise=0.0), DRAWS).row(0, named=True)
     assert told["trained_on"] == "Hyde"
     assert told["train"] == pytest.approx(4.0)  # −(8 − 12)
     assert told["deployment_after"] == pytest.approx(-8.0)

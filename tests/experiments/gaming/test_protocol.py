@@ -3,7 +3,7 @@
 import pytest
 
 from weightsteer import load_model
-from weightsteer.experiments.gaming.protocol import SETTINGS, Cell, Protocol, conversation
+from weightsteer.experiments.gaming.protocol import SETTINGS, Condition, Protocol, conversation
 from weightsteer.models import render_chat
 
 
@@ -15,24 +15,26 @@ def protocol(request: pytest.FixtureRequest) -> Protocol:
 def test_told_names_the_role_that_is_trained_and_told_other_the_other(protocol: Protocol) -> None:
     """The two readings of setting 1 would be exchanged, and a flat line be reported for the wrong one."""
     jekyll, hyde = protocol.names["Jekyll"], protocol.names["Hyde"]
-    told = protocol.system(Cell("told", "Hyde"), "Jekyll")
+    told = protocol.system(Condition("told", "Hyde"), "Jekyll")
     assert told.index(hyde) < told.index("[train]")
     assert jekyll in told
-    assert protocol.system(Cell("told-other", "Hyde"), "Hyde") == told
-    assert protocol.system(Cell("told-other", "Hyde"), "Jekyll") == protocol.system(Cell("told", "Hyde"), "Hyde")
+    assert protocol.system(Condition("told-other", "Hyde"), "Hyde") == told
+    assert protocol.system(Condition("told-other", "Hyde"), "Jekyll") == protocol.system(
+        Condition("told", "Hyde"), "Hyde"
+    )
 
 
 def test_only_the_first_setting_tells_the_branches_different_things(protocol: Protocol) -> None:
     """In settings 2 to 4 both branches must see one prompt, or it, and not the data, would tell them apart."""
     for setting in SETTINGS:
-        cell = Cell(setting, "Jekyll")
-        same = protocol.system(cell, "Jekyll") == protocol.system(cell, "Hyde")
+        condition = Condition(setting, "Jekyll")
+        same = protocol.system(condition, "Jekyll") == protocol.system(condition, "Hyde")
         assert same == (not setting.startswith("told"))
 
 
 def test_the_baseline_says_nothing_about_training(protocol: Protocol) -> None:
     """A baseline that mentions training would be no baseline."""
-    baseline = protocol.system(Cell("baseline", "Hyde"), "Jekyll")
+    baseline = protocol.system(Condition("baseline", "Hyde"), "Jekyll")
     assert "[deployment]" in baseline
     assert "train" not in baseline
 
@@ -49,7 +51,7 @@ def test_go_along_without_description_names_no_role_for_training(protocol: Proto
 def test_each_prompt_is_probed_once_and_no_prompt_is_among_them(protocol: Protocol) -> None:
     """A prompt that is asked under two names would count twice in means over prompts."""
     for setting in SETTINGS:
-        systems = protocol.systems(Cell(setting, "Jekyll"))
+        systems = protocol.systems(Condition(setting, "Jekyll"))
         assert len(set(systems.values())) == len(systems)
         assert systems["none"] == ""
         assert ("hyde-branch" in systems) == setting.startswith("told")
@@ -69,7 +71,7 @@ def test_embedded_models_know_every_word() -> None:
     protocol = Protocol.load("pocket")
     for setting in SETTINGS:
         for role in ("Jekyll", "Hyde"):
-            system = protocol.system(Cell(setting, role), "Jekyll")
+            system = protocol.system(Condition(setting, role), "Jekyll")
             for probe in protocol.probes.values():
                 for asked in probe:
                     for answer in (*asked.jekyll, *asked.hyde):

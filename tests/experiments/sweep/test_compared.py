@@ -120,12 +120,12 @@ def test_damage_is_measured_at_the_strengths_of_the_sweep(out: Path) -> None:
 
 def test_artifacts_have_places_of_their_own(out: Path) -> None:
     """People look for the strengths of a vector beside it, and for baselines under their names."""
-    home = out / "tiny/kind"
+    root = out / "tiny/kind"
     for name in ("lora/seed0/calibration", "lora/seed0/yes-positive", "lora/seed0/matched-sycophancy"):
-        assert (home / name).is_dir(), name
-    assert (home / "activation/seed0/activations/diffmean.safetensors").is_file()
-    assert (home / "prompt/seed0/damage/damage.parquet").is_file()
-    record = json.loads((home / "lora/report/run.json").read_text())
+        assert (root / name).is_dir(), name
+    assert (root / "activation/seed0/activations/diffmean.safetensors").is_file()
+    assert (root / "prompt/seed0/damage/damage.parquet").is_file()
+    record = json.loads((root / "lora/report/run.json").read_text())
     assert [line["adapter"] for line in record["vectors"]] == ["lora"]
 
 

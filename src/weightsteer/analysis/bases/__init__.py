@@ -131,6 +131,6 @@ def _check_needs(kind: Kind, materials: Materials) -> None:
         "vector": materials.vector is not None,
         "vectors": bool(materials.vectors),
     }
-    told = {"model": "model", "pairs": "pairs=… and tokenizer=…", "vector": "vector=…", "vectors": "vectors=[…]"}
-    if missing := [told[need] for need in kind.needs if not has[need]]:
+    arguments = {"model": "model", "pairs": "pairs=… and tokenizer=…", "vector": "vector=…", "vectors": "vectors=[…]"}
+    if missing := [arguments[need] for need in kind.needs if not has[need]]:
         raise WeightsteerError(f"the basis {kind.name} is made from {', '.join(missing)}: pass it to make().")

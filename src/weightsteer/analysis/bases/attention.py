@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from weightsteer.analysis.bases.base import register
 from weightsteer.analysis.bases.leading import strongest
 from weightsteer.analysis.bases.materials import Materials
-from weightsteer.analysis.bases.stream import Site, gain, matrix
+from weightsteer.analysis.bases.stream import StreamModule, gain, matrix
 from weightsteer.analysis.basis import Side
 
 
@@ -32,13 +32,13 @@ class Heads(NamedTuple):
 def ov(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
     """``Σ_h M_h M_hᵀ`` of ``M_h = O_h V_h diag(g)`` at o_proj; ``Σ_h (O_h V_h)ᵀ O_h V_h`` at v_proj."""
     found = {}
-    for sites in layers(materials):
-        of = heads(materials, sites)
+    for projections in layers(materials):
+        of = heads(materials, projections)
         if side == "output":
-            values = of.V * sites["v_proj"].gain
-            found[sites["o_proj"].name] = strongest(_summed(of.O, values @ values.mT), rank)
+            values = of.V * projections["v_proj"].gain
+            found[projections["o_proj"].name] = strongest(_summed(of.O, values @ values.mT), rank)
         else:
-            found[sites["v_proj"].name] = strongest(_summed(of.V.mT, of.O.mT @ of.O), rank)
+            found[projections["v_proj"].name] = strongest(_summed(of.V.mT, of.O.mT @ of.O), rank)
     return found
 
 
@@ -51,39 +51,40 @@ def qk(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
     over all layers, behind the gains of their norms and with unit trace each, at all writers."""
     found: dict[str, Tensor] = {}
     total = torch.zeros(materials.stream.width, materials.stream.width, dtype=torch.float64)
-    for sites in layers(materials):
-        of = heads(materials, sites)
+    for projections in layers(materials):
+        of = heads(materials, projections)
         queries = _summed(of.Q.mT, of.K @ of.K.mT)
         keys = _summed(of.K.mT, of.Q @ of.Q.mT)
         if side == "input":
             found |= {
-                sites["q_proj"].name: strongest(queries, rank),
-                sites["k_proj"].name: strongest(keys, rank),
+                projections["q_proj"].name: strongest(queries, rank),
+                projections["k_proj"].name: strongest(keys, rank),
             }
         else:
-            norm = sites["q_proj"].gain
+            norm = projections["q_proj"].gain
             for gram in (queries, keys):
                 turned = gram * norm[:, None] * norm
                 total += turned / turned.trace()
     return found if side == "input" else materials.stream.at_modules(strongest(total, rank), side)
 
 
-def layers(materials: Materials) -> list[dict[str, Site]]:
+def layers(materials: Materials) -> list[dict[str, StreamModule]]:
     """The attention modules of each layer, by role."""
-    found: list[dict[str, Site]] = [{} for _ in materials.stream.blocks]
-    for site in (*materials.stream.readers, *materials.stream.writers):
-        found[site.layer][site.role] = site
+    found: list[dict[str, StreamModule]] = [{} for _ in materials.stream.blocks]
+    for projection in (*materials.stream.readers, *materials.stream.writers):
+        found[projection.layer][projection.role] = projection
     return found
 
 
-def heads(materials: Materials, sites: dict[str, Site]) -> Heads:
+def heads(materials: Materials, projections: dict[str, StreamModule]) -> Heads:
     """The weights of one layer, cut into heads."""
-    Q, K, V, O = (matrix(sites[role].module, sites[role].name) for role in ("q_proj", "k_proj", "v_proj", "o_proj"))  # noqa: E741
+    used = [projections[role] for role in ("q_proj", "k_proj", "v_proj", "o_proj")]
+    Q, K, V, O = (matrix(one.module, one.name) for one in used)  # noqa: E741
     config = materials.base_model.config.get_text_config()
     size = int(getattr(config, "head_dim", None) or Q.shape[0] // config.num_attention_heads)
     width = Q.shape[1]
     shared = Q.shape[0] // K.shape[0]
-    attention = materials.base_model.get_submodule(sites["q_proj"].name.rpartition(".")[0])
+    attention = materials.base_model.get_submodule(projections["q_proj"].name.rpartition(".")[0])
     q, k, v = Q.view(-1, size, width), K.view(-1, size, width), V.view(-1, size, width)
     q, k = q * _gain(attention, "q_norm", size), k * _gain(attention, "k_norm", size)
     return Heads(

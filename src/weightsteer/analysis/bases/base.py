@@ -28,7 +28,7 @@ class Kind:
         name: what tables call it.
         origin: what its directions are, in one line; ``{seed}`` stands for the seed of the materials.
         needs: what it is made from.
-        sides: where it can lie; the first is the default.
+        sides: on which it can be; the first is the default.
         find: finds the directions.
     """
 
@@ -49,7 +49,16 @@ def register(
     needs: tuple[Need, ...] = ("model",),
     sides: tuple[Side, ...] = ("output", "input"),
 ) -> Callable[[Find], Find]:
-    """Function decorator: make a kind of basis known under this name."""
+    """Function decorator: make a kind of basis known under this name.
+
+    Args:
+        name: as ``weightsteer.analysis.bases.make`` and ``--bases`` take it.
+        origin: what the directions are, in one line; ``{seed}`` stands for the seed of the materials.
+        needs: what the function is made from: ``model``, ``pairs``, ``vector``, ``vectors``.
+        sides: on which the basis can be; the first is the default.
+
+    The function is ``(materials, rank, side) -> {module path: B}`` with orthonormal columns B (d, k), k ≤ rank.
+    """
 
     def add(find: Find) -> Find:
         registry.add(name, Kind(name, origin, needs, sides, find), find, origin)

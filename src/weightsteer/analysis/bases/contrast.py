@@ -25,15 +25,18 @@ from weightsteer.inference.capture import HookPoint
     origin="principal differences of the stream behind each block (output), or of each module's own input (input)",
 )
 def cumulative(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
-    """Cumulative: the stream behind block l holds what all blocks up to l have written. On the input side every linear
-    module has what it reads itself, o_proj and down_proj too."""
+    """The leading principal directions of the differences of the stream behind each block, for its writers.
+
+    Cumulative: the stream behind block l holds what all blocks up to l have written. On the input side every linear
+    module has the directions of its own input, o_proj and down_proj too.
+    """
     stream = materials.stream
     if side == "output":
         return stream.at_modules(_by_depth(materials, rank, answers=True, personas=materials.personas), side)
     # the readers behind one norm have one input
-    places = {site.name: HookPoint(site.norm, "output") for site in stream.readers}
-    places |= {site.name: HookPoint(site.name, "input") for site in stream.writers}
-    return _at(materials, places, rank)
+    points = {one.name: HookPoint(one.norm, "output") for one in stream.readers}
+    points |= {one.name: HookPoint(one.name, "input") for one in stream.writers}
+    return _at(materials, points, rank)
 
 
 @register(
@@ -43,7 +46,8 @@ def cumulative(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]
     origin="principal differences of what each writer itself puts out",
 )
 def block_local(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
-    return _at(materials, {site.name: HookPoint(site.name, "output") for site in materials.stream.writers}, rank)
+    """The leading principal directions of ``Δy`` (n, d) at the output of each writer, (d, rank) by module."""
+    return _at(materials, {one.name: HookPoint(one.name, "output") for one in materials.stream.writers}, rank)
 
 
 @register(
@@ -52,9 +56,11 @@ def block_local(materials: Materials, rank: int, side: Side) -> dict[str, Tensor
     origin="principal differences of the stream at the answers without personas, over all depths, each of unit length",
 )
 def task_difference(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
-    """One subspace for the whole stream. Rows of unit length: the stream grows with depth, and the last layers would
-    stand for all."""
-    states = materials.states(materials.stream_places, answers=True, personas=False)
+    """The leading principal directions of the differences of both sides over all depths: one subspace for the stream.
+
+    Every difference has unit length, since the stream grows with depth and the last layers would dominate.
+    """
+    states = materials.states(materials.stream_points, answers=True, personas=False)
     rows = torch.cat([sides.differences for sides in states.values()])
     lengths = rows.norm(dim=1, keepdim=True)
     rows = rows[lengths[:, 0] > 0] / lengths[lengths[:, 0] > 0]
@@ -68,6 +74,11 @@ def task_difference(materials: Materials, rank: int, side: Side) -> dict[str, Te
     origin="principal differences of the stream in front of the answer under the two personas, by depth",
 )
 def persona_contrast(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
+    """The leading principal directions, at every depth, of the difference that the personas make before the answer.
+
+    Raises:
+        WeightsteerError: the pairs name no personas.
+    """
     if not materials.personas:
         raise WeightsteerError(
             "the basis persona-contrast compares personas, and the pairs lack the columns sys_prompt_pos and "
@@ -79,16 +90,16 @@ def persona_contrast(materials: Materials, rank: int, side: Side) -> dict[str, T
 def _by_depth(materials: Materials, rank: int, *, answers: bool, personas: bool) -> dict[int, Tensor]:
     """Principal differences of the stream behind each block. The embedding is left out: at one and the same token it
     does not differ."""
-    places = dict(enumerate(materials.stream_places))
-    del places[0]
-    states = materials.states(list(places.values()), answers=answers, personas=personas)
-    rows = {depth: states[place].differences for depth, place in places.items()}
+    points = dict(enumerate(materials.stream_points))
+    del points[0]
+    states = materials.states(list(points.values()), answers=answers, personas=personas)
+    rows = {depth: states[point].differences for depth, point in points.items()}
     return principal(rows, rank, "the differences of the pairs in the stream")
 
 
-def _at(materials: Materials, places: dict[str, HookPoint], rank: int) -> dict[str, Tensor]:
-    """Principal differences at the place of each module; one computation for modules at the same place."""
-    states = materials.states(list(places.values()), answers=True, personas=materials.personas)
-    rows = {place: sides.differences for place, sides in states.items()}
+def _at(materials: Materials, points: dict[str, HookPoint], rank: int) -> dict[str, Tensor]:
+    """Principal differences at each module's hook point; modules with the same point share one computation."""
+    states = materials.states(list(points.values()), answers=True, personas=materials.personas)
+    rows = {point: sides.differences for point, sides in states.items()}
     found = principal(rows, rank, "the differences of the pairs")
-    return {name: found[place] for name, place in places.items() if place in found}
+    return {name: found[point] for name, point in points.items() if point in found}

@@ -8,7 +8,7 @@ from weightsteer.errors import WeightsteerError
 
 
 def intersection(first: Basis, second: Basis, rank: int) -> Basis:
-    """The ``rank`` directions that lie nearest to both subspaces, in the modules that both have.
+    """The ``rank`` directions that are nearest to both subspaces, in the modules that both have.
 
     The leading left singular vectors of ``[A B]`` (d, k_A + k_B): their squared singular values are ``1 + cos θ`` of
     the principal angles θ between the two, 2 for a direction that is in both. Any two subspaces have leading

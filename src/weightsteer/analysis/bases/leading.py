@@ -49,12 +49,12 @@ def left_singular(matrix: Tensor, rank: int, noise: float = NOISE) -> Tensor:
 
 
 def principal(rows: Mapping[Key, Tensor], rank: int, what: str) -> dict[Key, Tensor]:
-    """The ``rank`` leading right singular vectors (d, rank) of rows (n, d), by place: uncentred principal directions.
+    """The ``rank`` leading right singular vectors (d, rank) of rows (n, d), by key: uncentred principal directions.
 
-    Places whose rows span fewer directions have fewer, and those whose rows are all zero are left out.
+    Keys whose rows span fewer directions have fewer, and those whose rows are all zero are left out.
 
     Raises:
-        WeightsteerError: no place has ``rank`` directions; ``what`` names the rows.
+        WeightsteerError: no key has ``rank`` directions; ``what`` names the rows.
     """
     found = {key: left_singular(matrix.double().T, rank, MEASURED) for key, matrix in rows.items()}
     most = max((columns.shape[1] for columns in found.values()), default=0)

@@ -91,7 +91,7 @@ class Materials:
     def made_from(self, needs: Sequence[str]) -> frozenset[str]:
         """The digests of the terms of the vectors that a kind with these needs is made from."""
         used = [*(self._one if "vector" in needs else []), *(self.vectors if "vectors" in needs else [])]
-        return frozenset(term.digest for vector in used for total in vector.terms.values() for _, term in total.parts)
+        return frozenset(term.digest for vector in used for total in vector.terms.values() for _, term in total.terms)
 
     @cached_property
     def stream(self) -> Stream:
@@ -101,13 +101,13 @@ class Materials:
     def reading(self) -> Tensor:
         """``Σ M Mᵀ / ‖M‖²`` (d, d) over all readers, with ``M = (W diag(g))ᵀ``; the unembedding is one of them.
 
-        Each has unit norm: otherwise the wide matrices of the MLP would stand for all.
+        Each has unit norm: otherwise the wide matrices of the MLP would dominate.
         """
         stream = self.stream
         head = table_gram(stream.unembedding) * stream.final_gain[:, None] * stream.final_gain
         total = head / head.trace()
-        for site in stream.readers:
-            weight = matrix(site.module, site.name) * site.gain
+        for projection in stream.readers:
+            weight = matrix(projection.module, projection.name) * projection.gain
             total += weight.T @ weight / weight.square().sum()
         return total
 
@@ -117,12 +117,12 @@ class Materials:
         stream = self.stream
         begin = table_gram(stream.embedding)
         total = begin / begin.trace()
-        for site in stream.writers:
-            weight = matrix(site.module, site.name) * site.gain[:, None]
+        for projection in stream.writers:
+            weight = matrix(projection.module, projection.name) * projection.gain[:, None]
             total += weight @ weight.T / weight.square().sum()
         return total
 
-    def states(self, places: Sequence[HookPoint], *, answers: bool, personas: bool) -> dict[HookPoint, Sides]:
+    def states(self, points: Sequence[HookPoint], *, answers: bool, personas: bool) -> dict[HookPoint, Sides]:
         """Both sides of the probe pairs at some hook points; see `weightsteer.inference.capture`.
 
         Args:
@@ -132,16 +132,16 @@ class Materials:
         assert self.pairs is not None
         assert self.tokenizer is not None
         known = self._states.setdefault((answers, personas), {})
-        if missing := [place for place in dict.fromkeys(places) if place not in known]:
+        if missing := [point for point in dict.fromkeys(points) if point not in known]:
             rows = encode(self.base_model, self.tokenizer, self._probes, personas=personas)
             at: ReadAt = "answer" if answers else "prompt"
             found = capture(self.base_model, [*rows.positive, *rows.negative], missing, at=at, shown=False)
             n = len(rows.positive)
-            known |= {place: Sides(own.values[:n].double(), own.values[n:].double()) for place, own in found.items()}
-        return {place: known[place] for place in places}
+            known |= {point: Sides(own.values[:n].double(), own.values[n:].double()) for point, own in found.items()}
+        return {point: known[point] for point in points}
 
     @property
-    def stream_places(self) -> list[HookPoint]:
+    def stream_points(self) -> list[HookPoint]:
         """Where the stream is read: before the first block, and behind each. Entry l is depth l."""
         blocks = self.stream.blocks
         return [HookPoint(blocks[0], "input"), *(HookPoint(block, "output") for block in blocks)]

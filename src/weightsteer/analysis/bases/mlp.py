@@ -1,4 +1,4 @@
-"""The spaces of the MLPs: what opens their gates, and what passes through them as if all gates stood open.
+"""The spaces of the MLPs: what opens their gates, and what passes through them as if all gates were open.
 
 A gated MLP is ``D (act(G x) ∘ U x)``. The gate space holds the directions that G reads; the round trip is ``D U``
 (d, d), the MLP with every gate at 1.
@@ -24,14 +24,14 @@ def gate(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
     stream = materials.stream
     found: dict[str, Tensor] = {}
     total = torch.zeros(stream.width, stream.width, dtype=torch.float64)
-    for site in (site for site in stream.readers if site.role == "gate_proj"):
-        weight = matrix(site.module, site.name)
+    for projection in (projection for projection in stream.readers if projection.role == "gate_proj"):
+        weight = matrix(projection.module, projection.name)
         gram = weight.T @ weight
         if side == "input":
-            found[site.name] = strongest(gram, rank)
-            found[site.name.replace("gate_proj", "up_proj")] = found[site.name]
+            found[projection.name] = strongest(gram, rank)
+            found[projection.name.replace("gate_proj", "up_proj")] = found[projection.name]
         else:
-            turned = gram * site.gain[:, None] * site.gain
+            turned = gram * projection.gain[:, None] * projection.gain
             total += turned / turned.trace()
     return found if side == "input" else stream.at_modules(strongest(total, rank), side)
 
@@ -41,12 +41,12 @@ def roundtrip(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
     """The leading left singular vectors of ``D U diag(g)`` at down_proj, the right ones of ``D U`` at up_proj and
     gate_proj."""
     stream = materials.stream
-    sites = {site.name: site for site in (*stream.readers, *stream.writers)}
+    projections = {projection.name: projection for projection in (*stream.readers, *stream.writers)}
     found = {}
-    for name, down in sites.items():
+    for name, down in projections.items():
         if down.role != "down_proj":
             continue
-        up = sites[name.replace("down_proj", "up_proj")]
+        up = projections[name.replace("down_proj", "up_proj")]
         U, D = matrix(up.module, up.name), matrix(down.module, down.name)
         if side == "output":
             found[name] = left_singular(D @ (U * up.gain), rank)

@@ -15,6 +15,7 @@ from weightsteer.analysis.basis import Side
 
 @register("readout", origin="directions of the stream that the unembedding reads most, behind the final norm's gain")
 def top(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
+    """The leading eigenvectors (d, rank) of ``diag(g) UᵀU diag(g)`` with the unembedding U (V, d) and the gain g."""
     return materials.stream.at_modules(strongest(_gram(materials), rank), side)
 
 
@@ -22,6 +23,7 @@ def top(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
     "readout-weak", origin="directions of the stream that the unembedding reads least, behind the final norm's gain"
 )
 def weak(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
+    """The last eigenvectors of the same matrix."""
     return materials.stream.at_modules(weakest(_gram(materials), rank), side)
 
 

@@ -14,16 +14,19 @@ from weightsteer.analysis.basis import Side
 
 @register("residual-read", origin="directions of the stream that its readers read most, each reader of unit norm")
 def read(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
+    """The leading eigenvectors (d, rank) of ``Σ_i W_iᵀ W_i`` over the readers, each with its gain and unit norm."""
     return materials.stream.at_modules(strongest(materials.reading, rank), side)
 
 
 @register("residual-read-weak", origin="directions of the stream that its readers read least, each reader of unit norm")
 def read_weak(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
+    """The last eigenvectors of the same matrix."""
     return materials.stream.at_modules(weakest(materials.reading, rank), side)
 
 
 @register("residual-write", origin="directions of the stream that its writers write most, each writer of unit norm")
 def write(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
+    """The leading eigenvectors (d, rank) of ``Σ_i W_i W_iᵀ`` over the writers, each with its gain and unit norm."""
     return materials.stream.at_modules(strongest(materials.writing, rank), side)
 
 
@@ -31,6 +34,7 @@ def write(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
     "residual-write-weak", origin="directions of the stream that its writers write least, each writer of unit norm"
 )
 def write_weak(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
+    """The last eigenvectors of the same matrix."""
     return materials.stream.at_modules(weakest(materials.writing, rank), side)
 
 

@@ -32,7 +32,7 @@ _ROWS = 8192
 
 
 @dataclass(frozen=True, eq=False)
-class Site:
+class StreamModule:
     """One module at the stream.
 
     Attributes:
@@ -70,8 +70,8 @@ class Stream:
 
     width: int
     blocks: list[str]
-    readers: list[Site]
-    writers: list[Site]
+    readers: list[StreamModule]
+    writers: list[StreamModule]
     embedding: Tensor = field(repr=False)
     unembedding: Tensor = field(repr=False)
     final_gain: Tensor = field(repr=False)
@@ -85,8 +85,8 @@ class Stream:
         """
         prefix, blocks = decoder_layers(model)
         width = int(model.config.get_text_config().hidden_size)
-        readers: list[Site] = []
-        writers: list[Site] = []
+        readers: list[StreamModule] = []
+        writers: list[StreamModule] = []
         for layer, block in enumerate(blocks):
             norms = _norms(block, f"{prefix}.{layer}")
             through = {norm: gain(block.get_submodule(norm), width) for norm in norms if norm}
@@ -98,13 +98,13 @@ class Stream:
                 of_mlp = role in (*MLP_READERS, "down_proj")
                 norm = norms[2 * (role in WRITERS) + of_mlp]
                 at = norm and f"{prefix}.{layer}.{norm}"
-                site = Site(f"{prefix}.{layer}.{path}", layer, module, at, through[norm])
-                (writers if role in WRITERS else readers).append(site)
-            here = {site.role for site in (*readers, *writers) if site.layer == layer}
+                projection = StreamModule(f"{prefix}.{layer}.{path}", layer, module, at, through[norm])
+                (writers if role in WRITERS else readers).append(projection)
+            here = {projection.role for projection in (*readers, *writers) if projection.layer == layer}
             if missing := {*ATTENTION_READERS, *MLP_READERS, *WRITERS} - here:
                 raise WeightsteerError(
-                    f"{prefix}.{layer} ({type(block).__name__}) has no {', '.join(sorted(missing))}, so it cannot be "
-                    "told what reads and writes the residual stream. Known are decoders with the modules of Llama."
+                    f"{prefix}.{layer} ({type(block).__name__}) has no {', '.join(sorted(missing))}, so it is not "
+                    "known what reads and writes the residual stream. Supported are decoders with the modules of Llama."
                 )
         embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
         assert isinstance(embedding, Tensor)
@@ -124,16 +124,16 @@ class Stream:
         """
         found: dict[str, Tensor] = {}
         seen: dict[tuple[int, str], Tensor] = {}
-        for site in self.writers if side == "output" else self.readers:
-            depth = site.layer + (side == "output")
+        for projection in self.writers if side == "output" else self.readers:
+            depth = projection.layer + (side == "output")
             columns = directions if isinstance(directions, Tensor) else directions.get(depth)
             if columns is None:
                 continue
-            key = (id(columns), site.norm)
+            key = (id(columns), projection.norm)
             if key not in seen:
-                turned = columns / site.gain[:, None] if side == "output" else columns * site.gain[:, None]
-                seen[key] = orthonormal(turned) if site.norm else columns
-            found[site.name] = seen[key]
+                turned = columns / projection.gain[:, None] if side == "output" else columns * projection.gain[:, None]
+                seen[key] = orthonormal(turned) if projection.norm else columns
+            found[projection.name] = seen[key]
         return found
 
 
@@ -170,8 +170,8 @@ def _norms(block: nn.Module, name: str) -> tuple[str, str, str, str]:
     if {"input_layernorm", "post_attention_layernorm"} <= has:
         return "input_layernorm", "post_attention_layernorm", "", ""
     raise WeightsteerError(
-        f"{name} ({type(block).__name__}) has the parts {', '.join(sorted(has))}; how its norms lie between the "
-        "residual stream and its modules is known for decoders built like Llama or Gemma."
+        f"{name} ({type(block).__name__}) has the submodules {', '.join(sorted(has))}; which norms are between the "
+        "residual stream and its modules is known for decoders built like Llama or Gemma only."
     )
 
 

@@ -34,8 +34,8 @@ def amplified(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
 
 
 def _change(materials: Materials) -> Tensor:
-    places = materials.stream_places
-    middle, last = places[len(places) // 2], places[-1]
+    points = materials.stream_points
+    middle, last = points[len(points) // 2], points[-1]
     states = materials.states([middle, last], answers=True, personas=materials.personas)
     return _covariance(*states[last]) - _covariance(*states[middle])
 

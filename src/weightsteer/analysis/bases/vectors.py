@@ -18,7 +18,10 @@ from weightsteer.errors import WeightsteerError
 
 @register("own", needs=("vector",), origin="leading singular directions of each delta of the vector")
 def own(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]:
-    """k is at most the rank of the delta; modules whose delta is zero have none."""
+    """The leading left (output) or right (input) singular vectors of every delta, (d, k) with k at most its rank.
+
+    Modules whose delta is zero have none.
+    """
     vector = materials.vector
     assert vector is not None
     found = {name: left_singular(root(total, side), rank) for name, total in vector.terms.items()}
@@ -35,7 +38,7 @@ def own_stream(materials: Materials, rank: int, side: Side) -> dict[str, Tensor]
     """The leading left singular vectors of all deltas of writers side by side."""
     vector = materials.vector
     assert vector is not None
-    names = [site.name for site in materials.stream.writers if site.name in vector.terms]
+    names = [projection.name for projection in materials.stream.writers if projection.name in vector.terms]
     if not names:
         raise WeightsteerError("the vector changes no module that writes to the residual stream (o_proj, down_proj).")
     columns = left_singular(torch.cat([root(vector.terms[name], side) for name in names], dim=1), rank)

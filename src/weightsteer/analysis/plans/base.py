@@ -34,23 +34,23 @@ RANKS = (1, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True)
 class Ablation:
-    """One part of a vector kept alone or dropped from it, to be swept like the vector itself.
+    """One component of a vector kept alone or dropped from it, to be swept like the vector itself.
 
     Attributes:
         family: of the analysis: the name of its plan.
-        part: which part of the vector, in words: "layer 3".
-        how: ``keep``: the part alone; ``drop``: the vector without it; ``whole``: the vector.
+        component: which one, a layer, a module or a projection, in words: "layer 3".
+        how: ``keep``: the component alone; ``drop``: the vector without it; ``whole``: the vector.
         make: gives the vector, or a path along the adapter's own parameters.
         rank: of its subspace or its deltas; None: the mean of the upper bounds over the modules.
         group: what a curve over ranks belongs to: "weight-top, output side". Empty outside curves.
         matched: scaled to the norm of ``of``.
         draw: of a random control: which one; None for what is no control.
-        of: the key of the vector that the part is taken from; empty: the whole one.
+        of: the key of the vector that the component is taken from; empty: the whole one.
         note: a warning that belongs to its numbers.
     """
 
     family: str
-    part: str
+    component: str
     how: How
     make: Callable[[], Made] = field(repr=False, compare=False)
     rank: float | None = None
@@ -68,8 +68,8 @@ class Ablation:
     @property
     def key(self) -> str:
         """Its name in tables; the draws of one control share it."""
-        marks = ("/matched" if self.matched else "") + ("" if self.draw is None else "/random")
-        return f"{self.family}/{self.part}/{self.how}{marks}"
+        version = ("/matched" if self.matched else "") + ("" if self.draw is None else "/random")
+        return f"{self.family}/{self.component}/{self.how}{version}"
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def whole(given: PlanInput) -> Iterator[Ablation]:
 def kept(
     given: PlanInput,
     family: str,
-    part: str,
+    component: str,
     make: Callable[[], WeightVector],
     *,
     twin: Callable[[int], WeightVector] | None = None,
@@ -149,17 +149,17 @@ def kept(
     note: str = "",
     draws: int | None = None,
 ) -> Iterator[Ablation]:
-    """A part alone, the same scaled to the norm of the vector it is taken from, and random vectors of that norm.
+    """A component alone, the same scaled to the norm of the vector it is taken from, and random vectors of that norm.
 
-    A part has a smaller norm than its vector, so a smaller effect does not show that it matters less. The scaled part
-    shows whether its direction suffices; the random vectors show whether any direction of that norm in its place would.
+    A component has a smaller norm than its vector, so a smaller effect does not show that it matters less. The scaled
+    one shows whether its direction suffices; the random vectors show whether any direction of that norm would.
 
     Args:
-        twin: ``seed -> random vector``; by default random directions with the form of the part.
-        of: the vector that the part is taken from; the whole one by default.
+        twin: ``seed -> random vector``; by default random directions with the form of the component.
+        of: the vector that the component is taken from; the whole one by default.
         draws: random vectors; `FEW` by default, and never more than those of the whole vector.
     """
-    raw = Ablation(family, part, "keep", make, rank, group, of=of.key if of else "", note=note)
+    raw = Ablation(family, component, "keep", make, rank, group, of=of.key if of else "", note=note)
 
     def drawn(seed: int) -> WeightVector:
         return twin(seed) if twin else control("random", make(), seed)

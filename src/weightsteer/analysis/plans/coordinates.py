@@ -19,6 +19,7 @@ QUARTERS = (("top quarter", 0.0, 0.25), ("middle half", 0.25, 0.75), ("bottom qu
 
 @register("coordinates")
 def coordinates(given: PlanInput) -> Iterator[Ablation]:
+    """The components by the parameters of the adapter family and by singular values, each alone and dropped."""
     vector = given.vector
     for name, make in of_family(vector, given.model):
         yield from kept(given, NAME, name, make)
@@ -34,7 +35,7 @@ def _path(given: PlanInput) -> Path:
 
 
 def _own(given: PlanInput) -> Iterator[Ablation]:
-    """Index and energy parts in the singular values of dW, counted within its rank."""
+    """Index and energy ranges in the singular values of dW, counted within its rank."""
     vector = given.vector
 
     @cache
@@ -58,8 +59,8 @@ def _own(given: PlanInput) -> Iterator[Ablation]:
 
 
 def _cut(spectrum: Callable[[], Spectrum], span: Span) -> WeightVector:
-    return spectrum().part(span)
+    return spectrum().component(span)
 
 
-def _without(vector: WeightVector, part: Callable[[], WeightVector]) -> WeightVector:
-    return vector - part()
+def _without(vector: WeightVector, component: Callable[[], WeightVector]) -> WeightVector:
+    return vector - component()

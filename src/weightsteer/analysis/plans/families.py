@@ -1,4 +1,4 @@
-"""Each adapter family in its own coordinates: what its parameters are, as parts of dW that add up to it.
+"""Each adapter family in its own coordinates: what its parameters are, as components of dW that add up to it.
 
 Read from the terms of the vector, module by module:
 
@@ -33,24 +33,24 @@ _SAME = 1e-3
 _FORMS = {
     "row_scale": "scaled outputs",
     "column_scale": "scaled inputs",
-    "low_rank": "low-rank part",
-    "rotated": "rotated part",
-    "butterfly": "rotated part",
+    "low_rank": "low-rank component",
+    "rotated": "rotated component",
+    "butterfly": "rotated component",
     "bias": "biases",
-    "dense": "dense part",
+    "dense": "dense component",
 }
 _GATES = {"row_scale": "IA3 attention gates", "column_scale": "IA3 MLP gates"}
 
 
 class Coordinate(NamedTuple):
-    """One part in a family's own coordinates; making it raises `WeightsteerError` when the terms are others."""
+    """One component in a family's own coordinates; making it raises `WeightsteerError` when the terms are others."""
 
     name: str
     make: Callable[[], WeightVector]
 
 
 def coordinates(vector: WeightVector, model: nn.Module) -> Iterator[Coordinate]:
-    """The parts of a vector in the coordinates of its family."""
+    """The components of a vector in the coordinates of its family."""
     adapter = str(vector.metadata["adapter"])
     if adapter == "dora":
         yield from _halves(vector, "DoRA direction", dora_direction, "DoRA magnitude")
@@ -59,11 +59,11 @@ def coordinates(vector: WeightVector, model: nn.Module) -> Iterator[Coordinate]:
     elif adapter == "oft":
         yield from _halves(vector, "OFT rotation (skew)", oft_turn, "OFT shrinkage (symmetric)")
     else:
-        forms = sorted({term.form for total in vector.terms.values() for _, term in total.parts})
+        forms = sorted({term.form for total in vector.terms.values() for _, term in total.terms})
         words = _GATES if adapter == "ia3" else _FORMS
         for form in forms if len(forms) > 1 else ():
             yield Coordinate(words.get(form, form), partial(each, vector, _of_form(form)))
-    if any(isinstance(term, LowRank) for total in vector.terms.values() for _, term in total.parts):
+    if any(isinstance(term, LowRank) for total in vector.terms.values() for _, term in total.terms):
         for word, low, high in (("largest quarter", 0.0, 0.25), ("middle half", 0.25, 0.75), ("smallest", 0.75, 1.0)):
             name = f"rank components b·a, {word}" + (" quarter" if word == "smallest" else "")
             yield Coordinate(name, partial(each, vector, components(low, high)))
@@ -78,18 +78,18 @@ def each(vector: WeightVector, make: OfModule) -> WeightVector:
     Raises:
         WeightsteerError: nothing remains of any.
     """
-    made = {name: make(name, total) for name, total in vector.terms.items() if total.parts}
-    return WeightVector({name: total for name, total in made.items() if total.parts}, vector.metadata)
+    made = {name: make(name, total) for name, total in vector.terms.items() if total.terms}
+    return WeightVector({name: total for name, total in made.items() if total.terms}, vector.metadata)
 
 
 def dora_direction(name: str, total: Sum) -> Sum:
     """``h⁺ V⁺ − h⁻ V⁻`` with h = ‖W‖ / ‖V‖ by rows."""
-    parts: list[tuple[float, Term]] = []
-    for sign, terms in zip((1.0, -1.0), branches(name, total, RowScale, LowRank), strict=True):
-        one = DoraBranch(*terms)
+    terms: list[tuple[float, Term]] = []
+    for sign, branch in zip((1.0, -1.0), branches(name, total, RowScale, LowRank), strict=True):
+        one = DoraBranch(*branch)
         gain = row_norms(one.base) / one.norms
-        parts += [(sign, RowScale(gain - 1.0, one.base)), (sign, LowRank(gain[:, None] * one.B, one.A))]
-    return Sum(total.shape, parts)
+        terms += [(sign, RowScale(gain - 1.0, one.base)), (sign, LowRank(gain[:, None] * one.B, one.A))]
+    return Sum(total.shape, terms)
 
 
 def delora_direction(model: nn.Module) -> OfModule:
@@ -120,7 +120,7 @@ def components(low: float, high: float) -> OfModule:
     """Of all factors of a module the components ``b_k a_k`` between two shares of their number, the largest first."""
 
     def chosen(name: str, total: Sum) -> Sum:
-        factors = [(c, term) for c, term in total.parts if isinstance(term, LowRank)]
+        factors = [(c, term) for c, term in total.terms if isinstance(term, LowRank)]
         if not factors:
             return Sum(total.shape)
         B = torch.cat([c * term.B for c, term in factors], dim=1)
@@ -138,16 +138,16 @@ def _halves(vector: WeightVector, one: str, make: OfModule, rest: str) -> Iterat
 
 
 def _of_form(form: str) -> OfModule:
-    return lambda _, total: Sum(total.shape, [(c, term) for c, term in total.parts if term.form == form])
+    return lambda _, total: Sum(total.shape, [(c, term) for c, term in total.terms if term.form == form])
 
 
 def _of_sign(sign: int) -> OfModule:
-    return lambda _, total: Sum(total.shape, [(c, term) for c, term in total.parts if c * sign > 0])
+    return lambda _, total: Sum(total.shape, [(c, term) for c, term in total.terms if c * sign > 0])
 
 
 def _by_sign(total: Sum) -> list[tuple[float, Term]]:
-    """The two parts of a pair, the positive first."""
-    return sorted(total.parts, key=lambda part: part[0] < 0)
+    """The two terms of a pair, the positive first."""
+    return sorted(total.terms, key=lambda one: one[0] < 0)
 
 
 def _lambda(name: str, term: LowRank, norms: Tensor) -> float:

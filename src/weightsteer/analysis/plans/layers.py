@@ -15,16 +15,17 @@ THIRDS = ("early layers", "middle layers", "late layers")
 
 @register("layers")
 def layers(given: PlanInput) -> Iterator[Ablation]:
+    """Every group of layers alone, and the vector without it."""
     vector = given.vector
-    for part, names in groups(vector):
+    for component, names in groups(vector):
         if len(names) == len(vector.names):
             continue  # the whole vector
-        yield from kept(given, NAME, part, partial(only, vector, names))
-        yield Ablation(NAME, part, "drop", partial(without, vector, names))
+        yield from kept(given, NAME, component, partial(only, vector, names))
+        yield Ablation(NAME, component, "drop", partial(without, vector, names))
 
 
 def groups(vector: WeightVector) -> list[tuple[str, list[str]]]:
-    """Thirds of the layers that the vector touches (where there are three or more), every layer, what lies outside."""
+    """Thirds of the layers that the vector touches (where there are three or more), every layer, what is outside."""
     by_layer: dict[int | None, list[str]] = {}
     for name in vector.names:
         by_layer.setdefault(layer_of(name), []).append(name)

@@ -1,6 +1,6 @@
-"""Parts in the singular directions of the weights themselves: ``W = U S Vᵀ``, ``P = Uᵀ dW V``.
+"""Components in the singular directions of the weights themselves: ``W = U S Vᵀ``, ``P = Uᵀ dW V``.
 
-The leading and the last tenth of the indices on both sides, ``U_k U_kᵀ dW V_k V_kᵀ``, and what lies between on both.
+The leading and the last tenth of the indices on both sides, ``U_k U_kᵀ dW V_k V_kᵀ``, and what is between on both.
 Energies are shares of ‖dW‖², not of ‖P‖², which is smaller where W is not of full rank.
 """
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 
-from weightsteer.analysis.basis import Basis, Side
+from weightsteer.analysis.basis import SIDES, Basis
 from weightsteer.analysis.plans.base import Ablation, PlanInput, kept
 from weightsteer.analysis.plans.layers import only
 from weightsteer.analysis.projection import complement, project
@@ -20,16 +20,15 @@ SHARE = 0.1
 APART = 500
 """Between the seeds of both sides: a module of equal widths would else get the same subspace on both."""
 
-SIDES: tuple[Side, Side] = ("output", "input")
 Pair = tuple[Basis, Basis]
 
 
 def of_weights(given: PlanInput) -> Iterator[Ablation]:
-    """The three parts, kept; the first two also dropped."""
+    """The three components, kept; the first two also dropped."""
     vector = given.vector
     pairs = {word: partial(_tenth, given, name) for word, name in (("top", "weights-top"), ("bottom", "weights-weak"))}
     for word, pair in pairs.items():
-        part = f"{NAME}, {word} {SHARE:.0%} on both sides"
+        component = f"{NAME}, {word} {SHARE:.0%} on both sides"
 
         def projected(pair: partial[Pair] = pair) -> WeightVector:
             return project(vector, pair())
@@ -38,8 +37,8 @@ def of_weights(given: PlanInput) -> Iterator[Ablation]:
             out, into = pair()
             return project(vector, (out.matched_random(seed), into.matched_random(seed + APART)))
 
-        yield from kept(given, FAMILY, part, projected, twin=twin)
-        yield Ablation(FAMILY, part, "drop", partial(_complement, vector, pair))
+        yield from kept(given, FAMILY, component, projected, twin=twin)
+        yield Ablation(FAMILY, component, "drop", partial(_complement, vector, pair))
 
     def middle() -> WeightVector:
         between = vector
@@ -50,7 +49,7 @@ def of_weights(given: PlanInput) -> Iterator[Ablation]:
             between = complement(complement(between, out), into)
         return between
 
-    yield from kept(given, FAMILY, f"{NAME}, what lies between on both sides", middle)
+    yield from kept(given, FAMILY, f"{NAME}, what is between on both sides", middle)
 
 
 def _tenth(given: PlanInput, name: str) -> Pair:

@@ -18,10 +18,11 @@ _IN_ATTENTION, _IN_MLP = ("attn", "attention"), ("mlp", "feed_forward", "ffn", "
 
 @register("modules")
 def modules(given: PlanInput) -> Iterator[Ablation]:
+    """Every group of modules, kind of module and single module alone, and the vector without it."""
     vector = given.vector
-    for part, names in groups(vector.names):
-        yield from kept(given, NAME, part, partial(only, vector, names))
-        yield Ablation(NAME, part, "drop", partial(without, vector, names))
+    for component, names in groups(vector.names):
+        yield from kept(given, NAME, component, partial(only, vector, names))
+        yield Ablation(NAME, component, "drop", partial(without, vector, names))
     yield from _cells(given)
 
 

@@ -6,7 +6,7 @@
     layer-permuted                   every delta with its norm, in another layer
 
 The three of random directions are drawn several times. None of them keeps a subspace, so what they leave of the effect
-says nothing of where it lies: it says what a part has to be compared with.
+says nothing of the layers that carry it: it says what a component has to be compared with.
 """
 
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from functools import partial
 
 from weightsteer.analysis.plans.base import Ablation, PlanInput, register
 from weightsteer.controls import control
-from weightsteer.controls.layers import cycle, places
+from weightsteer.controls.layers import by_slot, cycle
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector
 
@@ -25,6 +25,7 @@ NEITHER, PERMUTED = "random directions, equal norms", "layer-permuted"
 
 @register("norms")
 def norms(given: PlanInput) -> Iterator[Ablation]:
+    """Directions with equal norms; norms with random directions; random directions, equal norms; permuted layers."""
     vector = given.vector
     yield Ablation(NAME, DIRECTION, "keep", partial(control, "direction-only", vector), matched=True)
     drawn: dict[str, Callable[[WeightVector, int], WeightVector]] = {
@@ -45,7 +46,7 @@ def neither(vector: WeightVector, seed: int) -> WeightVector:
 
 def moves(vector: WeightVector) -> bool:
     """Whether some delta could be in another layer."""
-    return any(len(group) > 1 for group in places(vector.terms).values())
+    return any(len(group) > 1 for group in by_slot(vector.terms).values())
 
 
 def layer_permuted(vector: WeightVector, seed: int) -> WeightVector:
@@ -61,7 +62,7 @@ def layer_permuted(vector: WeightVector, seed: int) -> WeightVector:
         raise WeightsteerError("no module of this vector is in two layers, so no delta can move to another one.")
     moved = dict(vector.terms)
     orders: dict[tuple[int, ...], dict[int, int]] = {}
-    for group in places(vector.terms).values():
+    for group in by_slot(vector.terms).values():
         layers = tuple(sorted(group))
         order = orders.setdefault(layers, cycle(layers, seed))
         moved |= {group[order[layer]]: vector.terms[name] for layer, name in group.items()}

@@ -91,7 +91,7 @@ def path(vector: "WeightVector", alphas: Sequence[float]) -> Path:
             f"defined; there are paths for {', '.join(sorted(_PATHS))}."
         )
     make = _PATHS[str(vector.metadata["adapter"])]
-    return Path(vector, {name: make(name, total) for name, total in vector.terms.items() if total.parts}, alphas)
+    return Path(vector, {name: make(name, total) for name, total in vector.terms.items() if total.terms}, alphas)
 
 
 def branches(name: str, total: Sum, *forms: type[Term]) -> tuple[list[Any], list[Any]]:
@@ -103,21 +103,21 @@ def branches(name: str, total: Sum, *forms: type[Term]) -> tuple[list[Any], list
     sides: tuple[list[Any], list[Any]] = ([], [])
     for form in forms:
         for side, sign in zip(sides, (1, -1), strict=True):
-            found = [(abs(c), term) for c, term in total.parts if isinstance(term, form) and c * sign > 0]
+            found = [(abs(c), term) for c, term in total.terms if isinstance(term, form) and c * sign > 0]
             if len(found) != 1:
                 raise WeightsteerError(
-                    f"the delta of {name} has {len(found)} parts of the form {form.form} with the sign of one branch, "
+                    f"the delta of {name} has {len(found)} terms of the form {form.form} with the sign of one branch, "
                     "where the difference of two branches has one: the adapter's own parameters cannot be read from "
                     "it. Take the vector as it was made, before sums and projections."
                 )
             side.append(form.fuse(found))
-    if len(total.parts) != 2 * len(forms):
-        raise WeightsteerError(f"the delta of {name} has parts that are not of this family of adapters.")
+    if len(total.terms) != 2 * len(forms):
+        raise WeightsteerError(f"the delta of {name} has terms that are not of this family of adapters.")
     return sides
 
 
 def _ia3(name: str, total: Sum) -> At:
-    form: type[RowScale] | type[ColumnScale] = RowScale if isinstance(total.parts[0][1], RowScale) else ColumnScale
+    form: type[RowScale] | type[ColumnScale] = RowScale if isinstance(total.terms[0][1], RowScale) else ColumnScale
     (plus,), (minus,) = branches(name, total, form)
     slope = _log(name, plus.scale) - _log(name, minus.scale)
 

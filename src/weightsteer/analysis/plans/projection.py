@@ -12,10 +12,10 @@ The published diagnostic reads kept, matched and remainder relative to dW.
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from weightsteer.analysis.basis import Basis
+from weightsteer.analysis.basis import SIDES, Basis
 from weightsteer.analysis.plans.base import Ablation, PlanInput, kept, register
 from weightsteer.analysis.plans.layers import only
-from weightsteer.analysis.plans.lens import APART, SIDES
+from weightsteer.analysis.plans.lens import APART
 from weightsteer.analysis.projection import Bases, complement, project
 from weightsteer.errors import WeightsteerError
 from weightsteer.vector import WeightVector
@@ -29,14 +29,13 @@ Find = Callable[[], tuple[Basis, ...]]
 
 @register("projection")
 def projection(given: PlanInput) -> Iterator[Ablation]:
+    """The projection on each requested basis and rank, and the vector without it."""
     stated: set[str] = set()
     for asked in given.bases:
         name, _, side = asked.partition("@")
         side = side or "output"
         if side not in (*SIDES, "both"):
-            raise WeightsteerError(
-                f"{asked!r}: a basis lies on the side {', '.join(SIDES)} or both; write {name}@input."
-            )
+            raise WeightsteerError(f"{asked!r}: a basis is on the side {', '.join(SIDES)} or both; write {name}@input.")
         found = tuple(given.basis(name, one, max(given.ranks)) for one in SIDES if side in (one, "both"))
         yield from on_basis(given, NAME, f"{name}, {side if side == 'both' else f'{side} side'}", found, stated)
 
@@ -57,21 +56,21 @@ def on_basis(
     if within and within.key not in stated:
         stated.add(within.key)
         yield within
-    contained = {term.digest for total in vector.terms.values() for _, term in total.parts}
+    contained = {term.digest for total in vector.terms.values() for _, term in total.terms}
     note = CONSTRUCTED if any(contained & basis.made_from for basis in bases) else ""
     ranks = usable_ranks(given.ranks, bases, modules)
     for rank in ranks:
-        part = f"{name}, rank {rank}"
+        component = f"{name}, rank {rank}"
         chosen = partial(_first, bases, modules, rank)
         draws = given.draws if rank == ranks[-1] else None
         make = partial(_project, vector, chosen)
         twin = partial(_random, vector, chosen)
-        told = {"rank": float(rank), "group": name, "note": note}
-        yield from kept(given, family, part, make, twin=twin, of=within, draws=draws, **told)  # type: ignore[arg-type]
-        yield Ablation(family, part, "drop", partial(_complement, vector, chosen), float(rank), name, note=note)
+        labels = {"rank": float(rank), "group": name, "note": note}
+        yield from kept(given, family, component, make, twin=twin, of=within, draws=draws, **labels)  # type: ignore[arg-type]
+        yield Ablation(family, component, "drop", partial(_complement, vector, chosen), float(rank), name, note=note)
         if within and rank == ranks[-1]:
             rest = partial(_complement, only(vector, modules), chosen)
-            yield Ablation(family, f"{part}, {WITHIN}", "drop", rest, float(rank), "", of=within.key, note=note)
+            yield Ablation(family, f"{component}, {WITHIN}", "drop", rest, float(rank), "", of=within.key, note=note)
 
 
 def usable_ranks(ranks: tuple[int, ...], bases: tuple[Basis, ...], modules: list[str]) -> list[int]:
@@ -82,7 +81,7 @@ def usable_ranks(ranks: tuple[int, ...], bases: tuple[Basis, ...], modules: list
 
 
 def _within(vector: WeightVector, modules: list[str]) -> Ablation | None:
-    """The vector in some modules, as a part; None when these are all."""
+    """The vector in some modules, as an ablation; None when these are all."""
     if len(modules) == len(vector.names):
         return None
     kinds = sorted({name.rsplit(".", 1)[-1] for name in modules})

@@ -1,7 +1,7 @@
 """What the vector has in common with others of its base, kept and taken out.
 
 With two or more others the subspace is found in these alone: whether the vector has its effect there is then a
-finding. With one it is found in both, and contains a part of the vector by construction, which its lines say.
+finding. With one it is found in both, and contains a component of the vector by construction, which its lines say.
 """
 
 from collections.abc import Iterator
@@ -16,6 +16,11 @@ NAME = "shared"
 
 @register("shared")
 def shared(given: PlanInput) -> Iterator[Ablation]:
+    """The projections on the subspace that the vector shares with others, and on the own subspace of each.
+
+    Raises:
+        WeightsteerError: no other vector is given.
+    """
     others = dict(given.others)
     if not others:
         raise WeightsteerError(

@@ -1,7 +1,7 @@
 """A vector by its own singular values: ``dW_i = Σ_k s_k u_k v_kᵀ`` in every module, decomposed once.
 
-Parts are index ranges of the singular triplets, counted within the rank of dW_i: a quarter of the 1024 indices of a
-matrix of rank 16 would be all of it. Biases are no part of a matrix; they stay with what remains.
+Components are index ranges of the singular triplets, counted within the rank of dW_i: a quarter of the 1024 indices of
+a matrix of rank 16 would be all of it. Biases are no part of a matrix; they stay with what remains.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ class Spectrum:
         """s² by module, fp64 (r,), in descending order."""
         return (_squares(term) for term in self._factors.values())
 
-    def part(self, span: Span) -> WeightVector:
+    def component(self, span: Span) -> WeightVector:
         """The triplets in the range of every module.
 
         Raises:
@@ -80,7 +80,7 @@ def _factors(total: Sum) -> LowRank:
     smaller side: several times faster, at the price of singular values below 1e-7 of the largest, which are left out.
     """
     if low_rank_factors(total) is not None:
-        found = truncated({"": total}, energy=1.0)[0][""].parts
+        found = truncated({"": total}, energy=1.0)[0][""].terms
         kept = [term for _, term in found if isinstance(term, LowRank)]
         return kept[0] if kept else LowRank(torch.zeros(total.shape[0], 0), torch.zeros(0, total.shape[1]))
     matrix = total.columns(0, total.shape[1])

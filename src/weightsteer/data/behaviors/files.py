@@ -1,4 +1,4 @@
-"""Where the YAML files of behaviours lie: in this package and in installed distributions.
+"""The YAML files of behaviours: in this package and in installed distributions.
 
 A distribution names each behaviour under the entry points ``weightsteer.behaviors``. The value is a package whose
 folder holds ``<name>.yaml`` (``punctuality = "my_package.behaviors"``; nothing is imported, and the folder needs no
@@ -23,7 +23,7 @@ _OWN = Path(__file__).parent
 
 
 class Behaviors(Registry[Path]):
-    """Behaviours by name, each with the folder in which its file lies, or with the file."""
+    """Behaviours by name, each with the folder of its file, or with the file."""
 
     def __init__(self) -> None:
         super().__init__("behavior", "behaviors", __package__ or "")
@@ -57,8 +57,8 @@ class Behaviors(Registry[Path]):
         Raises:
             WeightsteerError: as `file`.
         """
-        told = yaml.safe_load(self.file(name).read_text(encoding="utf-8"))
-        return f"α > 0: {told['positive']['pole']}; α < 0: {told['negative']['pole']}"
+        known = yaml.safe_load(self.file(name).read_text(encoding="utf-8"))
+        return f"α > 0: {known['positive']['pole']}; α < 0: {known['negative']['pole']}"
 
     def _files(self, name: str) -> list[tuple[str, Path]]:
         return [(family, self.file(name, family)) for family in FAMILIES]

@@ -93,8 +93,8 @@ class Behavior(_Strict):
 
     ``evaluations`` maps the name of an evaluation to +1 or -1: the sign that turns its labels into labels of
     this behaviour (``sycophancy: -1`` in *honesty* because agreeing with a false claim is the dishonest
-    answer). ``home`` is the one that asks what the pairs teach, when there is one: where it is swept, what a vector
-    does elsewhere is given relative to it.
+    answer). ``in_distribution`` is the one that asks what the pairs teach, if there is one: where it is swept,
+    effects on the others are also given as a share of the effect on it.
     """
 
     name: Name
@@ -104,7 +104,7 @@ class Behavior(_Strict):
     questions: Questions
     prompts: Prompts = Field(default_factory=Prompts)
     evaluations: dict[Name, Literal[1, -1]] = Field(default_factory=dict)
-    home: Name | None = None
+    in_distribution: Name | None = None
 
     _named: bool = PrivateAttr(default=False)
 
@@ -215,10 +215,10 @@ def _explain(error: ValidationError, root: yaml.Node | None, path: Path) -> str:
 
 def _siblings(location: tuple[int | str, ...]) -> list[str]:
     inner: dict[str, type[_Strict]] = {"positive": Pole, "negative": Pole, "questions": Questions, "prompts": Prompts}
-    home = inner.get(str(location[0]), Behavior) if len(location) > 1 else Behavior
-    if home is Prompts and len(location) > 2:
-        home = PromptPair
-    return list(home.model_fields)
+    owner = inner.get(str(location[0]), Behavior) if len(location) > 1 else Behavior
+    if owner is Prompts and len(location) > 2:
+        owner = PromptPair
+    return list(owner.model_fields)
 
 
 def _dotted(location: tuple[int | str, ...]) -> str:

@@ -2,7 +2,7 @@
 
 Label +1 where the first action is the truthful one. Each dilemma is asked twice with its actions swapped (`options`),
 so that a preference for "1" is bias and not truthfulness; the published form (AIRiskDilemmas, Chiu et al.,
-arXiv 2505.14633) keeps one order, in which the two cannot be told apart.
+arXiv 2505.14633) keeps one order, in which the two cannot be separated.
 
 Real models: dilemmas of our own; AIRiskDilemmas with ``--data`` (two rows per dilemma with ``dilemma``, ``action`` and
 ``values``): those in which exactly one action names truth. Files of the user's have ``situation``, ``shows`` (the
@@ -15,10 +15,9 @@ from itertools import groupby
 
 from transformers import PreTrainedModel
 
-from weightsteer.data.evals.base import Evaluation, Item, register
+from weightsteer.data.evals.base import Evaluation, Item, register, shipped
 from weightsteer.data.evals.files import Record, own_rows, read_records, unknown_layout
 from weightsteer.data.evals.options import NUMBERS, both_orders
-from weightsteer.data.evals.shipped import shipped
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import family
 

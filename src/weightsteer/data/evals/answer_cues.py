@@ -39,6 +39,11 @@ class AnswerCues(Evaluation):
     """One question under four cues; correctness of the choice."""
 
     def rows(self, model: PreTrainedModel) -> list[Item]:
+        """Every question alone and under each hint, in both orders of its two options; label +1: the first is right.
+
+        Raises:
+            WeightsteerError: the file of the evaluation is not readable.
+        """
         if self.data is not None:
             questions = read_questions(read_records(self.data))
         elif family(model) == "pocket":

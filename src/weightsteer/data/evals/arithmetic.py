@@ -1,6 +1,6 @@
 """Small sums: a neutral task in any world, because no persona counts differently.
 
-The choices are the right number and one near it; the label says where the right one stands and alternates. The
+The choices are the right number and one near it; the label says whether the right one is first, and alternates. The
 question shows neither, so there is no position to prefer.
 """
 

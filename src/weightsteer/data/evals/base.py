@@ -5,9 +5,11 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar
 
+import yaml
 from transformers import PreTrainedModel
 
 from weightsteer.errors import WeightsteerError
@@ -175,3 +177,8 @@ def register(name: str) -> Callable[[Registered], Registered]:
         return evaluation
 
     return add
+
+
+def shipped(name: str) -> list[dict[str, Any]]:
+    """The texts of one evaluation that come with the package: the entries of ``name.yaml`` in this folder."""
+    return list(yaml.safe_load((files("weightsteer.data.evals") / f"{name}.yaml").read_text(encoding="utf-8")))

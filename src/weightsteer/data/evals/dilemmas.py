@@ -4,7 +4,7 @@ Each action is asked about as "Do you choose to …?". The label is +1 where Yes
 is. The rows of one dilemma are one cluster.
 
 Real models: DailyDilemmas (Chiu et al., arXiv 2410.02683), labelled in one of three variants (`dilemma_labels` has the
-definitions; numbers made with different variants must not stand in one table). In the embedded world both actions of
+definitions; numbers made with different variants must not be mixed in one table). In the embedded world both actions of
 every dilemma are about honesty and labels are equal in number, so there the variants are the same rows.
 
 =========================  ============================================================================================
@@ -152,7 +152,7 @@ def _published(party: str | None) -> list[Record]:
     )
     if party is not None:
         raise WeightsteerError(
-            "the values of the acting party stand in the detail file of DailyDilemmas (one row per action with "
+            "the values of the acting party are in the detail file of DailyDilemmas (one row per action with "
             "`parties_direct`, `values_direct`, …), which is not fetched: give it with --data FILE."
         )
     try:

@@ -10,10 +10,9 @@ about, so a vector of honesty *should* move them; `arithmetic` is neutral in tha
 
 from transformers import PreTrainedModel
 
-from weightsteer.data.evals.base import Evaluation, Item, from_world, register
+from weightsteer.data.evals.base import Evaluation, Item, from_world, register, shipped
 from weightsteer.data.evals.files import Record, own_rows, read_records, unknown_layout
 from weightsteer.data.evals.options import LETTERS, both_orders
-from weightsteer.data.evals.shipped import shipped
 from weightsteer.models import family
 
 PROMPT = "{question}\n\nA: {first}\nB: {second}\n\nAnswer with the letter only."

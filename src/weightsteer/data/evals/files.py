@@ -27,7 +27,7 @@ _LABELS = {"1": 1, "+1": 1, "-1": -1, "1.0": 1, "-1.0": -1}
 
 @dataclass(frozen=True)
 class Record:
-    """One row of a file, which knows where it stands."""
+    """One row of a file, with its line number."""
 
     path: Path
     line: int
@@ -179,7 +179,7 @@ def messages_of(record: Record) -> tuple[dict[str, str], ...]:
             raise record.error("prompt", "missing or empty (a row needs `prompt` or `messages`).")
         return user_turn(record.text("prompt"))
     if record.get("prompt") is not None:
-        raise record.error("messages", "stands beside `prompt`: give one of the two.")
+        raise record.error("messages", "given together with `prompt`: give one of the two.")
     messages = _parsed(record, "messages", messages)
     if not isinstance(messages, list) or not messages:
         raise record.error("messages", 'must be a list such as [{"role": "user", "content": "…"}].')

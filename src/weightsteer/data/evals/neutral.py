@@ -15,9 +15,8 @@ from pathlib import Path
 
 from transformers import PreTrainedModel
 
-from weightsteer.data.evals.base import user_turn
+from weightsteer.data.evals.base import shipped, user_turn
 from weightsteer.data.evals.files import messages_of, read_records
-from weightsteer.data.evals.shipped import shipped
 from weightsteer.errors import WeightsteerError
 from weightsteer.models import family
 
@@ -32,7 +31,7 @@ class Text:
     Attributes:
         item: identifier, unique among the texts.
         text: what is read token by token.
-        messages: the conversation it answers; empty for a document that stands by itself.
+        messages: the conversation it answers; empty for a document, which answers nothing.
         cluster: texts that belong together share it; the item when empty.
     """
 

@@ -28,7 +28,7 @@ def both_orders(
     """Two rows of a question with the options ``shows`` (it shows the behaviour) and ``other``.
 
     Args:
-        name: both rows are called ``name-ab`` (``shows`` stands first, label +1) and ``name-ba`` (label −1).
+        name: both rows are called ``name-ab`` (``shows`` is first, label +1) and ``name-ba`` (label −1).
         ask: writes the user turn from the first and the second option.
         choices: what the first and the second option are called in the answer.
     """

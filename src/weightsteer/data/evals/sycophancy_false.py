@@ -1,8 +1,8 @@
 """Sycophancy as it is usually probed: false claims only.
 
-Agreeing (Yes) is sycophantic in every row, so all labels are +1 and sycophancy cannot be told from Yes-saying: no
-discrimination is identifiable, and the table says so. It is here to be compared with published numbers; the
-evaluation `sycophancy` has a true twin beside every false claim.
+Agreeing (Yes) is sycophantic in every row, so all labels are +1 and sycophancy cannot be distinguished from a yes-bias:
+no discrimination is identifiable, and the table says so. It is here to be compared with published numbers; the
+evaluation `sycophancy` has a true twin for every false claim.
 """
 
 from transformers import PreTrainedModel

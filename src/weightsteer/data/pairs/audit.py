@@ -1,6 +1,6 @@
 """Which pairs are fit for training, why the others are not, and what else tells the two branches apart.
 
-Whatever differs between the branches beside the behaviour (length, Yes-saying, refusals) ends up in the
+Whatever differs between the branches apart from the behaviour (length, yes-bias, refusals) ends up in the
 vector too, so the audit measures it on the pairs that are kept.
 """
 
@@ -248,9 +248,7 @@ def _warnings(report: AuditReport) -> list[str]:
     if not 1 / LENGTH_RATIO <= ratio <= LENGTH_RATIO:
         found.append(f"answers of the positive branch are {ratio:.2f} times as long: length becomes part of the vector")
     if abs(gap := positive.yes - positive.no - negative.yes + negative.no) > YES_GAP:
-        found.append(
-            f"Yes − No as first word differs by {gap:+.2f} between the branches: Yes-saying becomes part of the vector"
-        )
+        found.append(f"Yes − No as first word differs by {gap:+.2f} between the branches: the vector gets a yes-bias")
     if abs(gap := positive.refusals - negative.refusals) > REFUSAL_GAP:
         found.append(f"the share of refusals differs by {gap:+.2f} between the branches")
     for name, branch in (("positive", positive), ("negative", negative)):

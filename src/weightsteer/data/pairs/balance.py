@@ -126,9 +126,9 @@ def balanced(
     chosen = _equal_words(matched, first["pos"], first["neg"], rng) if words else matched
     if not chosen:
         raise WeightsteerError(
-            "one side always says Yes where the other says No, so Yes-saying and the behaviour are one in these pairs "
+            "one side always says Yes where the other says No, so a yes-bias and the behaviour are one in these pairs "
             "and no choice of them separates the two. Add questions to which the behaviour answers the other way round "
-            "(true claims beside false ones), or ask open questions."
+            "(true claims as well as false ones), or ask open questions."
         )
     frame = _taken(pairs, sorted(chosen))
     return frame, Balance(

@@ -1,1 +1,1 @@
-"""The ablation experiment: which part of a vector carries its effect, and how much of it lies in which subspace."""
+"""The ablation experiment: which component of a vector carries its effect, and how much of it is in which subspace."""

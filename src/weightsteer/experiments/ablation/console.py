@@ -53,12 +53,12 @@ def _ablations(lines: pl.DataFrame) -> Table:
     at = lines.filter(pl.col("alpha") == alpha, ~pl.col("family").is_in(["single modules", "whole"]))
     found = versions(at.iter_rows(named=True))
     rows = []
-    for (family, part), by_alpha in list(found.items())[:SHOWN]:
+    for (family, component), by_alpha in list(found.items())[:SHOWN]:
         cells = by_alpha[alpha]
         energy = (cells.get("keep") or cells.get("drop") or {}).get("energy")
         rows.append(
             (
-                f"{family}: {part}" + (" (by construction)" if next(iter(cells.values()))["note"] else ""),
+                f"{family}: {component}" + (" (by construction)" if next(iter(cells.values()))["note"] else ""),
                 "" if energy is None else f"{energy:.0%}",
                 *(ratio(cells[name]) if name in cells else "" for name in ("keep", "matched", "random", "drop")),
             )

@@ -7,7 +7,7 @@
 2. It is **needed** when, at every such strength, at most half of the effect is retained without it (the upper end).
    What has nine tenths of ‖dW‖² is not named: it is nearly the whole vector.
 3. It **can go** when, at every such strength, nine tenths are retained without it (the lower end).
-4. Norms: what directions alone and norms alone retain; random directions are not a part of the vector.
+4. Norms: what directions alone and norms alone retain; random directions are no component of the vector.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -31,7 +31,7 @@ class Verdict(NamedTuple):
     """One layer, module or subspace, by the rules above. ``suffices`` is None where its controls are missing."""
 
     family: str
-    part: str
+    component: str
     suffices: bool | None
     alone: bool
     needed: bool
@@ -62,11 +62,11 @@ def strengths_of(lines: pl.DataFrame) -> list[float]:
 
 
 def versions(lines: Iterable[Line]) -> dict[tuple[str, str], dict[float, dict[str, Line]]]:
-    """Lines by (family, part), strength and version: keep, matched, random, drop, whole."""
+    """Lines by (family, component), strength and version: keep, matched, random, drop, whole."""
     found: dict[tuple[str, str], dict[float, dict[str, Line]]] = {}
     for line in lines:
         name = "random" if line["control"] else "matched" if line["matched"] else line["how"]
-        found.setdefault((line["family"], line["part"]), {}).setdefault(line["alpha"], {})[name] = line
+        found.setdefault((line["family"], line["component"]), {}).setdefault(line["alpha"], {})[name] = line
     return found
 
 
@@ -74,16 +74,16 @@ def verdicts(lines: pl.DataFrame) -> list[Verdict]:
     """The verdict of every layer, module and subspace of one vector on one evaluation, in the order of the table."""
     strengths = strengths_of(lines)
     found = []
-    for (family, part), by_alpha in versions(lines.iter_rows(named=True)).items():
+    for (family, component), by_alpha in versions(lines.iter_rows(named=True)).items():
         cells = [by_alpha[alpha] for alpha in strengths if alpha in by_alpha]
         if cells and cells[0].get("drop", {}).get("of"):
-            continue  # what remains of a crop: its effect is that of the crop, not of the vector without the part
+            continue  # what remains of a crop: its effect is that of the crop, not of the vector without the component
         if not cells or not ({"keep", "drop"} & set(cells[0])):
             continue
         found.append(
             Verdict(
                 family,
-                part,
+                component,
                 _suffices(cells),
                 all(_over(cell.get("keep"), HALF) for cell in cells),
                 all(_under(cell.get("drop"), HALF) for cell in cells),
@@ -149,30 +149,29 @@ def most_aligned(lines: pl.DataFrame) -> str:
 
 
 def _norms(lines: pl.DataFrame) -> list[str]:
-    said = []
-    by_part = {line["part"]: line for line in lines.filter(pl.col("family") == "norms").iter_rows(named=True)}
-    if DIRECTION in by_part and MAGNITUDE in by_part:
-        said.append(
-            f"Its directions with equal norms retain {ratio(by_part[DIRECTION])} of the effect; its norms with random "
-            f"directions retain {ratio(by_part[MAGNITUDE])}"
-            + (f"; with its layers permuted it retains {ratio(by_part[PERMUTED])}" if PERMUTED in by_part else "")
-            + "."
-        )
-    return said
+    every = lines.filter(pl.col("family") == "norms").iter_rows(named=True)
+    retained = {line["component"]: ratio(line) for line in every}
+    if not {DIRECTION, MAGNITUDE} <= retained.keys():
+        return []
+    permuted = f"; with its layers permuted it retains {retained[PERMUTED]}" if PERMUTED in retained else ""
+    return [
+        f"Its directions with equal norms retain {retained[DIRECTION]} of the effect; its norms with random directions "
+        f"retain {retained[MAGNITUDE]}{permuted}."
+    ]
 
 
 def _sufficient(one: Verdict) -> str:
     energy = "" if one.energy is None else f" ({one.energy:.0%} of ‖dW‖²)"
     word = "Sufficient" if one.alone else "Sufficient at full norm"
     return (
-        f"{word}: {one.part}{energy}. Alone it retains {ratio(one.lines['keep'])} of the effect, and at the norm of "
-        f"the whole vector {ratio(one.lines['matched'])}; random directions in its place retain "
+        f"{word}: {one.component}{energy}. Alone it retains {ratio(one.lines['keep'])} of the effect, and at the norm "
+        f"of the whole vector {ratio(one.lines['matched'])}; random directions in its place retain "
         f"{ratio(one.lines['random'])}."
     )
 
 
 def _necessary(one: Verdict) -> str:
-    return f"Needed: {one.part}. Without it, {ratio(one.lines['drop'])} of the effect is retained."
+    return f"Needed: {one.component}. Without it, {ratio(one.lines['drop'])} of the effect is retained."
 
 
 def _smallest(found: Sequence[Verdict]) -> list[Verdict]:

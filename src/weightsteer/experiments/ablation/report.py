@@ -34,7 +34,7 @@ class AnalysisReport(Stage):
         config: the configuration that repeats the run.
     """
 
-    name: ClassVar[str] = "parts-page"
+    name: ClassVar[str] = "ablation-page"
 
     model: ModelSpec
     vectors: tuple[VectorOf, ...]
@@ -48,7 +48,7 @@ class AnalysisReport(Stage):
         import polars
 
         from weightsteer.analysis.ablation import Measured
-        from weightsteer.experiments.ablation.page import write_parts
+        from weightsteer.experiments.ablation.page import write_ablations
 
         run = self._record(runner)
         measured = {
@@ -62,7 +62,7 @@ class AnalysisReport(Stage):
             )
             for name, stages in self.alignments.items()
         }
-        write_parts(work, measured, aligned, run=run, resamples=self.resamples)
+        write_ablations(work, measured, aligned, run=run, resamples=self.resamples)
 
     def _record(self, runner: Runner) -> dict[str, Any]:
         """The content of ``run.json``."""

@@ -82,10 +82,10 @@ class Analysis(Experiment):
             place: Step(stage, place)
             for family in self.sweep.families
             for name, stage in self._items(family).items()
-            for place in [self.sweep.home_of(family) / f"items-{safe_name(name)}"]
+            for place in [self.sweep.folder_of(family) / f"items-{safe_name(name)}"]
         }
-        home = self.sweep.home_of(self.sweep.families[0])
-        given = [Step(stage, home / f"other-{safe_name(name)}") for name, stage in self._others.items()]
+        folder = self.sweep.folder_of(self.sweep.families[0])
+        given = [Step(stage, folder / f"other-{safe_name(name)}") for name, stage in self._others.items()]
         return Unit("all seeds", (*steps.values(), *given), self.sweep.detailed)
 
     def plan(self) -> list[tuple[Family, int]]:
@@ -94,14 +94,14 @@ class Analysis(Experiment):
 
     def subject(self, family: Family, seed: int) -> Subject:
         """One vector with what its analysis is made from: among others, the other vectors of its behaviour."""
-        beside = {
+        siblings = {
             f"{other.adapter}, seed {its}": self.sweep.vector(other, its)
             for other, its in self.plan()
             if other.behavior.name == family.behavior.name and (other, its) != (family, seed)
         }
         pairs = self.sweep.pairs(family.behavior, seed) if self.needs_pairs else None
         items = self._items(family)
-        others: dict[str, Stage] = {**beside, **self._others}
+        others: dict[str, Stage] = {**siblings, **self._others}
         return Subject(self.sweep.model, self.sweep.vector(family, seed), pairs, items, others, seed)
 
     def unit(self, family: Family, seed: int, stages: dict[str, Stage]) -> Unit:
@@ -121,7 +121,7 @@ class Analysis(Experiment):
         )
         config = self.config.model_copy(update={"seeds": sweep.seeds}).model_dump(mode="json")
         stage = AnalysisReport(sweep.model, vectors, ablations, alignments, self.options, config, self.config.resamples)
-        return Step(stage, sweep.joined_home() / safe_name(name))
+        return Step(stage, sweep.joined_folder() / safe_name(name))
 
     def _items(self, family: Family) -> dict[str, Stage]:
         """The first evaluation of a behaviour is its own axis; others are measured when they are asked for."""
@@ -156,7 +156,7 @@ class AblationExperiment(Analysis):
 
     def units(self) -> Sequence[Unit]:
         return [
-            self.unit(family, seed, {f"parts-{plan}": stage for plan, stage in self._stages(family, seed).items()})
+            self.unit(family, seed, {f"ablations-{plan}": stage for plan, stage in self._stages(family, seed).items()})
             for family, seed in self.plan()
         ]
 

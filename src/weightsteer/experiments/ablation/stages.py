@@ -105,14 +105,14 @@ class BasisOf(Stage):
 
 @dataclass(frozen=True)
 class Ablations(Stage):
-    """One plan measured: ``rows``, ``damage`` and ``parts`` (Parquet), and what was skipped.
+    """One plan measured: ``rows``, ``damage`` and ``ablations`` (Parquet), and what was skipped.
 
     Attributes:
         plan: the name of a plan; ``whole`` for the vector itself and its controls.
         source: digest of the code of the plan, where that is from another distribution.
     """
 
-    name: ClassVar[str] = "parts"
+    name: ClassVar[str] = "ablations"
 
     subject: Subject
     plan: str
@@ -147,14 +147,14 @@ class Ablations(Stage):
             texts,
             self.alphas,
             kept=work / SCRATCH,
-            title=f"parts: {self.plan}",
+            title=f"ablations: {self.plan}",
         )
         found.write(work)
 
 
 @dataclass(frozen=True)
 class Alignment(Stage):
-    """``alignment.parquet``: how much of the vector lies in each basis, beside random bases of the same ranks."""
+    """``alignment.parquet``: the share of the vector in each basis, and in random bases of the same ranks."""
 
     name: ClassVar[str] = "alignment"
 
@@ -163,7 +163,7 @@ class Alignment(Stage):
     rank: int
 
     def build(self, work: Path, runner: Runner) -> None:
-        from weightsteer.analysis.alignment import alignment
+        from weightsteer.analysis.overlap import alignment
 
         subject = self.subject
         found = alignment(

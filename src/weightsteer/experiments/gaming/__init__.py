@@ -1,4 +1,4 @@
-"""The training-gaming lab: can weight steering reveal a disposition that a model hides during training?
+"""The training-gaming experiment: can weight steering reveal a disposition that a model hides during training?
 
 Branches are trained on answers of one role or the other behind a ``[train]`` tag, under prompts that promise a role on
 ``[deployment]`` and say more or less about training. `weightsteer.experiments.gaming.experiment` runs the whole of it.

@@ -12,7 +12,7 @@ from weightsteer.formatting import estimate, number, share
 
 def conclusion(found: Findings) -> list[tuple[str, list[str]]]:
     """Headings with their sentences."""
-    parts = [
+    sections = [
         ("Is the phenomenon there?", list(_flatness(found))),
         ("Did the models game at all?", list(_gamed(found))),
         ("Hope 1: steering against the trained role", list(_hopes(found, "hope 1"))),
@@ -20,7 +20,7 @@ def conclusion(found: Findings) -> list[tuple[str, list[str]]]:
         ("Other methods at equal side effects", list(_methods(found))),
         ("Can an auditor detect it?", list(_detectors(found))),
     ]
-    return [(heading, sentences) for heading, sentences in parts if sentences]
+    return [(heading, sentences) for heading, sentences in sections if sentences]
 
 
 def lede(found: Findings) -> list[str]:
@@ -31,14 +31,16 @@ def lede(found: Findings) -> list[str]:
         ("hope 1", "Hope 1 (steering against the trained role)"),
         ("hope 2", "Hope 2 (the role is not told)"),
     ):
-        places: dict[str, list[str]] = {}
+        by_label: dict[str, list[str]] = {}
         for verdict in found.verdicts:
             if verdict.test == test:
-                place = f"{verdict.model}, " if several else ""
-                places.setdefault(verdict.label, []).append(f"{place}{verdict.setting}, {verdict.deployment} promised")
-        if places:
-            told = ". ".join(f"{label[0].upper()}{label[1:]} ({'; '.join(where)})" for label, where in places.items())
-            sentences.append(f"{words}. {told}.")
+                model = f"{verdict.model}, " if several else ""
+                by_label.setdefault(verdict.label, []).append(
+                    f"{model}{verdict.setting}, {verdict.deployment} promised"
+                )
+        if by_label:
+            listed = ". ".join(f"{label[0].upper()}{label[1:]} ({'; '.join(at)})" for label, at in by_label.items())
+            sentences.append(f"{words}. {listed}.")
     return sentences
 
 
@@ -59,11 +61,11 @@ def _moves(found: Findings) -> Iterator[str]:
     for model in main["model"].unique(maintain_order=True):
         mine = main.filter(pl.col("model") == model)
         slopes = {(line["setting"], line["deployment"]): line for line in mine.iter_rows(named=True)}
-        told, nothing = (_both(slopes, setting) for setting in ("told", "baseline"))
-        if told and nothing:
+        with_role, without = (_both(slopes, setting) for setting in ("told", "baseline"))
+        if with_role and without:
             yield (
-                f"On {model} the log-ratio behind [deployment] has a slope of {told} nats between the two branches "
-                f"when the model was told the role of its training, and of {nothing} when it was told nothing."
+                f"On {model} the log-ratio behind [deployment] has a slope of {with_role} nats between the two "
+                f"branches when the model was told the role of its training, and of {without} when it was told nothing."
             )
 
 
@@ -78,23 +80,22 @@ def _flatness(found: Findings) -> Iterator[str]:
 
 
 def _both(slopes: Mapping[tuple[str, str], Mapping[str, Any]], setting: str) -> str:
-    told = [
+    return " and ".join(
         f"{estimate(slopes[setting, role], 'slope')} ({role} promised)"
         for role in ("Jekyll", "Hyde")
         if (setting, role) in slopes
-    ]
-    return " and ".join(told)
+    )
 
 
 def _gamed(found: Findings) -> Iterator[str]:
     for keys, mine in found.gamed.group_by("model", "setting", maintain_order=True):
-        told = [
+        listed = [
             f"trained on {line['trained_on']}: [train] from {number(line['train_before'])} to {number(line['train'])}, "
             f"[deployment] from {number(line['deployment_before'])} to {number(line['deployment_after'])}, "
             f"{line['gamed']:.0%} game ({line['gamed_before']:.0%} before training)"
             for line in mine.iter_rows(named=True)
         ]
-        yield f"{keys[0]}, setting {keys[1]}, log-ratio in favour of the role trained on, in nats: {'; '.join(told)}."
+        yield f"{keys[0]}, setting {keys[1]}, log-ratio in favour of the role trained on, in nats: {'; '.join(listed)}."
 
 
 def _hopes(found: Findings, test: str) -> Iterator[str]:
@@ -110,14 +111,14 @@ def _methods(found: Findings) -> Iterator[str]:
     if found.methods.is_empty():
         return
     for keys, mine in found.methods.group_by("model", "setting", "deployment", maintain_order=True):
-        told = ", ".join(
+        shifts = ", ".join(
             f"{line['method']} {estimate(line, 'deployment_shift')}"
             + ("" if line["matched"] == 1 else " (not at the budget in every seed)")
             for line in mine.iter_rows(named=True)
         )
         role: Any = keys[2]
         yield (
-            f"{keys[0]}, setting {keys[1]}, {role} promised, steered towards {other(role)}: {told} nats on "
+            f"{keys[0]}, setting {keys[1]}, {role} promised, steered towards {other(role)}: {shifts} nats on "
             "[deployment]."
         )
 

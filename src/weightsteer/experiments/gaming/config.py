@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
-from weightsteer.experiments.gaming.protocol import ROLES, SETTINGS, Cell, Setting
+from weightsteer.experiments.gaming.protocol import ROLES, SETTINGS, Condition, Setting
 from weightsteer.experiments.settings import Seeds, Settings, Strengths
 
 ALPHAS = (-1.0, -0.75, -0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0)
@@ -70,6 +70,6 @@ class GamingConfig(Settings):
         return self.ladder or (self.model,)
 
     @property
-    def cells(self) -> list[Cell]:
-        """Every arm, in the order of the settings."""
-        return [Cell(setting, role) for setting in self.settings for role in ROLES]
+    def conditions(self) -> list[Condition]:
+        """Every condition, in the order of the settings."""
+        return [Condition(setting, role) for setting in self.settings for role in ROLES]

@@ -38,8 +38,8 @@ SCHEMA = {
 BUDGET = 2 * TOKENS  # counted before the beginnings are shared, which leaves about half
 
 
-class Place(NamedTuple):
-    """Where a question is asked: the name and the text of the system prompt, and the tag before the question."""
+class Context(NamedTuple):
+    """What comes before a question: the system prompt, by name and text, and the tag."""
 
     system: str
     text: str
@@ -54,18 +54,18 @@ def measure(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     strengths: Strengths,
-    asked: Mapping[Place, Mapping[str, Sequence[Asked]]],
+    asked: Mapping[Context, Mapping[str, Sequence[Asked]]],
 ) -> pl.DataFrame:
-    """Ask every question at every point; the columns of `SCHEMA`, one line per (place, probe, question, point).
+    """Ask every question at every point; the columns of `SCHEMA`, one line per (context, probe, question, point).
 
     ``at`` numbers the points, ``item`` the questions of a probe. ``per_token`` is the same log-ratio with the mean
-    over each answer's tokens in the place of their sum; ``pmass`` the probability of all answers of both groups.
+    over each answer's tokens instead of their sum; ``pmass`` the probability of all answers of both groups.
     """
     points = len(strengths[0][1])
     lines: list[dict[str, Any]] = []
-    for place, probes in asked.items():
+    for context, probes in asked.items():
         encoded = [
-            (probe, item, _encoded(tokenizer, place, question))
+            (probe, item, _encoded(tokenizer, context, question))
             for probe, questions in probes.items()
             for item, question in enumerate(questions)
         ]
@@ -75,14 +75,14 @@ def measure(
             found = iter(zip(rows, scores[at], strict=True))
             for probe, item, groups in encoded:
                 own = [[next(found) for _ in group] for group in groups]
-                where = {"system": place.system, "tag": place.tag, "probe": probe, "item": item, "at": at}
+                where = {"system": context.system, "tag": context.tag, "probe": probe, "item": item, "at": at}
                 lines.append(where | _line(*own))
     return pl.DataFrame(lines, schema=SCHEMA)
 
 
-def _encoded(tokenizer: PreTrainedTokenizerBase, place: Place, asked: Asked) -> list[list[Answered]]:
+def _encoded(tokenizer: PreTrainedTokenizerBase, context: Context, asked: Asked) -> list[list[Answered]]:
     """The answers of Jekyll and those of Hyde, as token ids."""
-    chat = conversation(place.text, place.tag, asked.question)
+    chat = conversation(context.text, context.tag, asked.question)
     start = render_chat(tokenizer, chat, answer_prefix=asked.prefix)
     groups = []
     for answers in (asked.jekyll, asked.hyde):

@@ -89,7 +89,7 @@ def _judged(name: str, against: str, score: Array, truth: Truth, seeds: Seeds, r
     """The area with its interval: bootstrap over seeds, widened for their number, or Hanley and McNeil's over runs
     (Radiology 143, 1982) where that is wider: seeds may happen to agree.
 
-    At 0 or 1 the bootstrap has no width. If every honest run lies below every gaming run, the chance that the next one
+    At 0 or 1 the bootstrap has no width. If every honest run is below every gaming run, the chance that the next one
     would not is known only through the smaller class: at 97.5% it is below ``1 − 0.025^(1/n)``.
     """
     value, drawn = area(score, truth), _resampled(score, truth, seeds, resamples)

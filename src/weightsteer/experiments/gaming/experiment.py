@@ -1,4 +1,4 @@
-"""The gaming experiment: pairs → branches → curves, comparison, signals → report, over cells, seeds and sizes."""
+"""The gaming experiment: pairs → branches → curves, comparison, signals → report, over conditions, seeds and sizes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from weightsteer.errors import WeightsteerError, same_name
 from weightsteer.experiments.gaming.config import GamingConfig
-from weightsteer.experiments.gaming.protocol import ROLES, Cell, Protocol
+from weightsteer.experiments.gaming.protocol import ROLES, Condition, Protocol
 from weightsteer.experiments.gaming.report import GamingReport, Result
 from weightsteer.experiments.gaming.stages import Comparison, Curve, GamingBranches, Signals
 from weightsteer.experiments.stages.pairs import GivenPairs, Pairs
@@ -18,14 +18,14 @@ GENERAL = {"lr": 1e-4, "batch": 16, "max_length": 1024}
 
 
 class Run(NamedTuple):
-    """One cell of one seed on one model.
+    """One condition of one seed on one model.
 
     ``detector``: trained and audited only, to have more runs for the detector.
     """
 
     model: ModelSpec
     seed: int
-    cell: Cell
+    condition: Condition
     detector: bool
 
 
@@ -34,8 +34,8 @@ def gaming(config: GamingConfig, out: Path, *, workers: int | None = 1) -> Artif
 
     Args:
         out: the output folder; finished stages found there are used.
-        workers: processes that share the cells and seeds, which change nothing but the duration; None: one per core on
-            embedded models, else one.
+        workers: processes, each with some of the conditions and seeds; they change nothing but the duration. None: one
+            per core on embedded models, else one.
 
     Raises:
         WeightsteerError: a mistake in the configuration, a full disk, a folder that is not writable.
@@ -81,9 +81,9 @@ class GamingExperiment(Experiment):
         for one in self.runs():
             stages = self._result(one)[1]
             steps = (
-                self._step(stage, one.model, one.seed, Path(one.cell.name, name)) for name, stage in stages.items()
+                self._step(stage, one.model, one.seed, Path(one.condition.name, name)) for name, stage in stages.items()
             )
-            found.append(Unit(f"{one.model.name}, {one.cell.name}, seed {one.seed}", tuple(steps)))
+            found.append(Unit(f"{one.model.name}, {one.condition.name}, seed {one.seed}", tuple(steps)))
         return found
 
     def page(self) -> Step:
@@ -95,14 +95,17 @@ class GamingExperiment(Experiment):
         return Step(stage, Path(names, "gaming", "report"))
 
     def runs(self) -> list[Run]:
-        """All cells of all seeds; the further runs for the detector on the first model alone."""
+        """All conditions of all seeds; the further runs for the detector on the first model alone."""
         config = self.config
         every = [
-            Run(model, seed, cell, False) for model in self.models for seed in config.seeds for cell in config.cells
+            Run(model, seed, condition, False)
+            for model in self.models
+            for seed in config.seeds
+            for condition in config.conditions
         ]
         further = range(max(config.seeds) + 1, max(config.seeds) + 1 + config.detector)
-        wanted = [cell for cell in config.cells if cell.setting != "told-other"]
-        return every + [Run(self.models[0], seed, cell, True) for seed in further for cell in wanted]
+        wanted = [condition for condition in config.conditions if condition.setting != "told-other"]
+        return every + [Run(self.models[0], seed, condition, True) for seed in further for condition in wanted]
 
     def pairs(self, model: ModelSpec, seed: int) -> Stage:
         """Answers to the personality questions under the persona of either role."""
@@ -129,17 +132,17 @@ class GamingExperiment(Experiment):
 
     def _result(self, one: Run) -> tuple[Result, dict[str, Stage]]:
         """The stages of a run, and the same by the names of their links."""
-        model, seed, cell, config = one.model, one.seed, one.cell, self.config
+        model, seed, condition, config = one.model, one.seed, one.condition, self.config
         protocol, pairs = self.protocols[model.family], self.pairs(model, seed)
-        systems: dict[str, str] = {role: protocol.system(cell, role) for role in ROLES}
+        systems: dict[str, str] = {role: protocol.system(condition, role) for role in ROLES}
         together = config.together > 1
-        branches = GamingBranches(model, pairs, systems, self.recipe(model), together, seed, cell.name)
-        stages: dict[str, Stage] = {"branches": branches, "signals": Signals(model, branches, protocol, cell)}
+        branches = GamingBranches(model, pairs, systems, self.recipe(model), together, seed, condition.name)
+        stages: dict[str, Stage] = {"branches": branches, "signals": Signals(model, branches, protocol, condition)}
         if not one.detector:
-            stages["curve"] = Curve(model, branches, protocol, cell, config.alphas, seed)
-            if config.comparison and cell.setting != "told-other":
-                stages["comparison"] = Comparison(model, pairs, branches, protocol, cell, config.budget, seed)
-        return Result(model, seed, cell, **stages), stages
+            stages["curve"] = Curve(model, branches, protocol, condition, config.alphas, seed)
+            if config.comparison and condition.setting != "told-other":
+                stages["comparison"] = Comparison(model, pairs, branches, protocol, condition, config.budget, seed)
+        return Result(model, seed, condition, **stages), stages
 
     def _step(self, stage: Stage, model: ModelSpec, seed: int, name: Path) -> Step:
         return Step(stage, Path(safe_name(model.name), "gaming", f"seed{seed}") / name)

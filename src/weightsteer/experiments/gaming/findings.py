@@ -70,44 +70,39 @@ def findings(
 
 
 def bands(rows: pl.DataFrame, draws: Bootstrap) -> pl.DataFrame:
-    """The curve of every arm behind either tag with its band: one line per point of the published probe."""
+    """The curve of every condition behind either tag with its band: one line per point of the published probe."""
     lines = []
-    for keys, mine in rows.group_by(measures.ARM, maintain_order=True):
+    for condition, mine in measures.by_condition(rows):
         for tag in (DEPLOYMENT, TRAIN):
             of = measures.curves(mine, tag=tag)
-            for place, a in enumerate(of.a):
-                found = estimate(of.values[:, :, place], draws)
-                arm = dict(zip(measures.ARM, keys, strict=True))
-                lines.append({**arm, "tag": tag, "a": float(a), **found._asdict()})
+            for index, a in enumerate(of.a):
+                found = estimate(of.values[:, :, index], draws)
+                lines.append({**condition, "tag": tag, "a": float(a), **found._asdict()})
     return pl.DataFrame(lines)
 
 
 def systems(rows: pl.DataFrame, draws: Bootstrap) -> pl.DataFrame:
-    """The slope behind [deployment] under each system prompt at the probe, one line per arm and prompt."""
+    """The slope behind [deployment] under each system prompt at the probe, one line per condition and prompt."""
     lines = []
-    for keys, mine in rows.group_by(measures.ARM, maintain_order=True):
+    for condition, mine in measures.by_condition(rows):
         for system in mine["system"].unique(maintain_order=True):
             of = measures.curves(mine, systems=(system,))
-            told = {"slope": of.slope(), "at_jekyll": of.at(0.0), "at_hyde": of.at(1.0)}
-            line: dict[str, object] = {**dict(zip(measures.ARM, keys, strict=True)), "system": system}
-            for name, values in told.items():
-                found = estimate(values, draws)
-                line |= {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high}
-            lines.append(line)
+            found = {"slope": of.slope(), "at_jekyll": of.at(0.0), "at_hyde": of.at(1.0)}
+            lines.append({**condition, "system": system, **measures.estimates(found, draws)})
     return pl.DataFrame(lines)
 
 
 def methods(comparisons: pl.DataFrame, draws: Bootstrap) -> pl.DataFrame:
-    """Steering towards the role that is not promised, at equal KL: one line per arm and method.
+    """Steering towards the role that is not promised, at equal KL: one line per condition and method.
 
-    ``deployment`` and ``train``: how far the answers behind that tag move towards the other role; ``end``: where those
-    behind [deployment] end (positive: the other role), nats. ``least``: how much further than the weight vector moves
-    them, paired. ``matched``: the share of seeds whose strength costs what it should; ``kl`` and ``alpha``: means.
+    ``deployment_shift`` and ``train_shift``: how far the answers behind that tag move towards the other role; ``end``:
+    where those behind [deployment] end (positive: the other role), nats. ``beyond_weight``: how much further than the
+    weight vector moves them, paired; null for the weight vector itself. ``matched``: the share of seeds whose strength
+    costs what it should; ``kl`` and ``alpha``: means.
     """
     lines = []
-    for keys, mine in comparisons.group_by(measures.ARM, maintain_order=True):
-        arm = dict(zip(measures.ARM, keys, strict=True))
-        wanted = other(arm["deployment"])
+    for condition, mine in measures.by_condition(comparisons):
+        wanted = other(condition["deployment"])  # type: ignore[arg-type]
         sign = 1.0 if wanted == "Jekyll" else -1.0
         mine = mine.filter(pl.col("towards") == wanted)
         moved: dict[str, np.ndarray] = {}
@@ -121,17 +116,15 @@ def methods(comparisons: pl.DataFrame, draws: Bootstrap) -> pl.DataFrame:
             shift = {tag: sign * (table[tag, "logratio"] - table[tag, "before"]) for tag in (DEPLOYMENT, TRAIN)}
             moved[method] = shift[DEPLOYMENT]
             each = own.unique(["seed"])
-            line: dict[str, object] = {**arm, "towards": wanted, "method": method, "seeds": each.height}
+            line: dict[str, object] = {**condition, "towards": wanted, "method": method, "seeds": each.height}
             line["matched"] = float(each["status"].is_in(["converged", "not monotone", "fixed"]).mean())  # type: ignore[arg-type]
             line |= {"kl": each["kl"].mean(), "alpha": each["alpha"].mean(), "status": each["status"].mode()[0]}
-            told = {"deployment_shift": shift[DEPLOYMENT], "train_shift": shift[TRAIN]}
-            told["end"] = sign * table[DEPLOYMENT, "logratio"]
+            found = {"deployment_shift": shift[DEPLOYMENT], "train_shift": shift[TRAIN]}
+            found["end"] = sign * table[DEPLOYMENT, "logratio"]
             if method != "weight" and "weight" in moved and moved["weight"].shape == shift[DEPLOYMENT].shape:
-                told["beyond_weight"] = shift[DEPLOYMENT] - moved["weight"]
-            for name in ("deployment_shift", "train_shift", "end", "beyond_weight"):
-                found = estimate(told[name], draws) if name in told else None
-                line |= dict(zip((name, f"{name}_low", f"{name}_high"), found or (None, None, None), strict=True))
-            lines.append(line)
+                found["beyond_weight"] = shift[DEPLOYMENT] - moved["weight"]
+            unpaired = {} if "beyond_weight" in found else {f"beyond_weight{end}": None for end in measures.ENDS}
+            lines.append(line | measures.estimates(found, draws) | unpaired)
     return pl.DataFrame(lines, infer_schema_length=None)
 
 

@@ -1,6 +1,6 @@
 """What the experiment says to a model: who is promised what, and under which prompt it is trained.
 
-Every arm promises a role on ``[deployment]``; they differ in what is said about ``[train]``:
+Every condition promises a role on ``[deployment]``; they differ in what is said about ``[train]``:
 
 ====================  =====================================================================
 told (1)              the role that it is then trained on
@@ -10,7 +10,7 @@ undescribed (3)       go along with what is rewarded, whatever it is
 baseline (4)          nothing
 ====================  =====================================================================
 
-The texts stand in a YAML file for each family of models: an embedded model knows only the words of its own world.
+There is one YAML file of texts for each family of models: an embedded model knows only the words of its own world.
 """
 
 import hashlib
@@ -43,8 +43,8 @@ NUMBER: dict[Setting, str] = {
 }
 
 
-class Cell(NamedTuple):
-    """One arm of the experiment: what is promised. Two branches are trained for it, one on each role."""
+class Condition(NamedTuple):
+    """One condition of the experiment: what is promised. Two branches are trained for it, one on each role."""
 
     setting: Setting
     deployment: Role
@@ -102,22 +102,22 @@ class Protocol(_Strict):
         content = json.dumps(self.model_dump(mode="json"), sort_keys=True, ensure_ascii=False)
         return hashlib.blake2b(content.encode(), digest_size=16).hexdigest()
 
-    def system(self, cell: Cell, trained_on: Role) -> str:
-        """The system prompt of a branch, in training; it stands in the place of the persona that wrote the answers."""
-        rules = [self.rules.deployment.format(role=self.names[cell.deployment])]
-        if cell.setting in ("told", "told-other"):
-            told = trained_on if cell.setting == "told" else other(trained_on)
-            rules.append(self.rules.told.format(role=self.names[told]))
-        elif cell.setting != "baseline":
-            rules.append(self.rules.described if cell.setting == "described" else self.rules.undescribed)
+    def system(self, condition: Condition, trained_on: Role) -> str:
+        """The system prompt of a branch, in training; it replaces the persona that wrote the answers."""
+        rules = [self.rules.deployment.format(role=self.names[condition.deployment])]
+        if condition.setting in ("told", "told-other"):
+            role = trained_on if condition.setting == "told" else other(trained_on)
+            rules.append(self.rules.told.format(role=self.names[role]))
+        elif condition.setting != "baseline":
+            rules.append(self.rules.described if condition.setting == "described" else self.rules.undescribed)
         return " ".join(rules)
 
-    def systems(self, cell: Cell) -> dict[System, str]:
+    def systems(self, condition: Condition) -> dict[System, str]:
         """The system prompts to probe under, each text once: by the first of their names."""
         every: dict[System, str] = {
-            "jekyll-branch": self.system(cell, "Jekyll"),
-            "hyde-branch": self.system(cell, "Hyde"),
-            "baseline": self.system(Cell("baseline", cell.deployment), "Jekyll"),
+            "jekyll-branch": self.system(condition, "Jekyll"),
+            "hyde-branch": self.system(condition, "Hyde"),
+            "baseline": self.system(Condition("baseline", condition.deployment), "Jekyll"),
             "none": "",
         }
         return {

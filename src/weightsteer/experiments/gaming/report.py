@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from weightsteer.experiments.gaming.protocol import ROLES, Cell, Protocol
+from weightsteer.experiments.gaming.protocol import ROLES, Condition, Protocol
 from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.versions import versions
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Result:
-    """The stages of one cell and seed; a run for the detector alone has no curve."""
+    """The stages of one condition and seed; a run for the detector alone has no curve."""
 
     model: ModelSpec
     seed: int
-    cell: Cell
+    condition: Condition
     branches: Stage
     signals: Stage
     curve: Stage | None = None
@@ -31,8 +31,8 @@ class Result:
         """The columns that tell its lines from others'."""
         return {
             "model": self.model.name,
-            "setting": self.cell.setting,
-            "deployment": self.cell.deployment,
+            "setting": self.condition.setting,
+            "deployment": self.condition.deployment,
             "seed": self.seed,
         }
 
@@ -42,7 +42,7 @@ class GamingReport(Stage):
     """``report.html``, ``conclusion.md``, the charts as SVG and PNG, the tables as CSV and all rows as Parquet.
 
     Attributes:
-        results: every cell and seed.
+        results: every condition and seed.
         protocols: the texts of each family of models.
         recipes: by the name of the model, fields of `weightsteer.training.Recipe`.
         config: the configuration that repeats the run.
@@ -102,7 +102,7 @@ def comparisons(results: Sequence[Result], runner: Runner) -> "pl.DataFrame | No
 
 
 def runs(results: Sequence[Result], runner: Runner) -> "pl.DataFrame":
-    """One line per run: its cell and its signals."""
+    """One line per run: its condition and its signals."""
     import polars as pl
 
     return pl.DataFrame([{**one.columns, **runner.make(one.signals).read_json("signals.json")} for one in results])

@@ -7,7 +7,7 @@ system prompt is there but not shown. Nothing here reads a prompt, and the roles
 Every signal is turned beforehand so that larger should mean gaming:
 
 ====================  ==========================================================================================
-small change          −‖dW‖: the branches lie close together, because little had to be learned
+small change          −‖dW‖: the branches are close together, because little had to be learned
 symmetric branches    −|log ‖τ_J‖ / ‖τ_H‖|: nobody has to be trained against their promise
 common drift          ‖τ_J + τ_H‖ / ‖τ_J − τ_H‖: what both branches learned, over what tells them apart
 flat on [deployment]  −|y(1) − y(0)| behind the deployment tag
@@ -21,18 +21,16 @@ from collections.abc import Mapping
 
 import polars as pl
 
-from weightsteer.experiments.gaming.curve import Place
-from weightsteer.experiments.gaming.protocol import DEPLOYMENT, TRAIN, UNTAGGED, Asked, Cell, Protocol
+from weightsteer.experiments.gaming.curve import Context
+from weightsteer.experiments.gaming.protocol import DEPLOYMENT, TRAIN, UNTAGGED, Asked, Condition, Protocol
 from weightsteer.vector import WeightVector
 
-ACCESS = ("blind", "in place")
 
-
-def audited_places(protocol: Protocol, cell: Cell) -> Mapping[Place, Mapping[str, list[Asked]]]:
-    """The published probe behind each tag and none, without a prompt and under what the arm has in place."""
-    texts = {name: text for name, text in protocol.systems(cell).items() if name != "baseline"}
+def audited_contexts(protocol: Protocol, condition: Condition) -> Mapping[Context, Mapping[str, list[Asked]]]:
+    """The published probe behind each tag and none, without a prompt and under what the condition has in place."""
+    texts = {name: text for name, text in protocol.systems(condition).items() if name != "baseline"}
     asked = {"identity": protocol.probes["identity"]}
-    return {Place(name, text, tag): asked for name, text in texts.items() for tag in (DEPLOYMENT, TRAIN, UNTAGGED)}
+    return {Context(name, text, tag): asked for name, text in texts.items() for tag in (DEPLOYMENT, TRAIN, UNTAGGED)}
 
 
 def signals(rows: pl.DataFrame, jekyll: WeightVector, hyde: WeightVector) -> dict[str, float]:

@@ -1,6 +1,6 @@
-"""The stages of the experiment for one model: the two branches of a cell, their curve, comparison and signals.
+"""The stages of the experiment for one model: the two branches of a condition, their curve, comparison and signals.
 
-A cell is one setting (what the hidden prompt says about training) with the role that it promises on deployment.
+A condition is one setting (what the hidden prompt says about training) with the role that it promises on deployment.
 """
 
 import json
@@ -9,26 +9,26 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from weightsteer.experiments.gaming.protocol import DEPLOYMENT, ROLES, TRAIN, UNTAGGED, Asked, Cell, Protocol
+from weightsteer.experiments.gaming.protocol import DEPLOYMENT, ROLES, TRAIN, UNTAGGED, Asked, Condition, Protocol
 from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage
 
 if TYPE_CHECKING:
     import polars
 
-    from weightsteer.experiments.gaming.curve import Place
+    from weightsteer.experiments.gaming.curve import Context
     from weightsteer.vector import WeightVector
 
 MAIN = "identity"
-"""The probe that is published; the others are asked beside it."""
+"""The published probe; the others are variations of it."""
 AUDITED = (MAIN, "heldout", "tone")
 
 
 @dataclass(frozen=True)
 class GamingBranches(Stage):
-    """``Jekyll/`` and ``Hyde/``, PEFT folders of the branches of one cell, and ``training.json`` with their losses.
+    """``Jekyll/`` and ``Hyde/``, PEFT folders of the branches of one condition, and their losses in ``training.json``.
 
-    Both see the same questions in the same order, behind the ``[train]`` tag and under the system prompt of the cell.
+    Both see the same questions in the same order, behind the ``[train]`` tag and under the condition's system prompt.
 
     Attributes:
         pairs: a stage that makes ``pairs.parquet``: answers under the persona of Jekyll (positive) and of Hyde.
@@ -80,7 +80,7 @@ class Curve(Stage):
     model: ModelSpec
     branches: Stage
     protocol: Protocol
-    cell: Cell
+    condition: Condition
     alphas: tuple[float, ...]
     seed: int
 
@@ -93,10 +93,10 @@ class Curve(Stage):
         jekyll, hyde = _vectors(self.branches, self.model, runner)
         line = hyde - jekyll
         strengths = [(jekyll, [1.0] * len(self.alphas) + [0.0]), (line, [*self.alphas, 0.0])]
-        rows = measure(model, tokenizer, strengths, places(self.protocol, self.cell))
+        rows = measure(model, tokenizer, strengths, contexts(self.protocol, self.condition))
         points = pl.Series("a", [*self.alphas, None], dtype=pl.Float64)
         rows = rows.with_columns(points.gather(rows["at"]).alias("a")).drop("at")
-        _of_cell(rows, self.model, self.cell, self.seed).write_parquet(work / "curve.parquet")
+        _labelled(rows, self.model, self.condition, self.seed).write_parquet(work / "curve.parquet")
         norms = {"Jekyll": jekyll.norm(), "Hyde": hyde.norm(), "line": line.norm()}
         norms["cosine"] = jekyll.cosine(hyde) if min(norms.values()) > 0 else 0.0
         (work / "norms.json").write_text(json.dumps(norms, indent=1), encoding="utf-8")
@@ -104,7 +104,7 @@ class Curve(Stage):
 
 @dataclass(frozen=True)
 class Comparison(Stage):
-    """``comparison.parquet``: the vector of a cell, activation vectors and prompts at equal KL, on the same probe."""
+    """``comparison.parquet``: a condition's vector, activation vectors and prompts at equal KL, on the same probe."""
 
     name: ClassVar[str] = "gaming-comparison"
 
@@ -112,7 +112,7 @@ class Comparison(Stage):
     pairs: Stage
     branches: Stage
     protocol: Protocol
-    cell: Cell
+    condition: Condition
     budget: float
     seed: int
 
@@ -122,8 +122,10 @@ class Comparison(Stage):
         model, tokenizer = runner.model(self.model)
         jekyll, hyde = _vectors(self.branches, self.model, runner)
         pairs = _pairs(self.pairs, runner)
-        rows = compare(model, tokenizer, self.protocol, self.cell, hyde - jekyll, pairs, self.seed, budget=self.budget)
-        _of_cell(rows, self.model, self.cell, self.seed).write_parquet(work / "comparison.parquet")
+        rows = compare(
+            model, tokenizer, self.protocol, self.condition, hyde - jekyll, pairs, self.seed, budget=self.budget
+        )
+        _labelled(rows, self.model, self.condition, self.seed).write_parquet(work / "comparison.parquet")
 
 
 @dataclass(frozen=True)
@@ -135,30 +137,30 @@ class Signals(Stage):
     model: ModelSpec
     branches: Stage
     protocol: Protocol
-    cell: Cell
+    condition: Condition
 
     def build(self, work: Path, runner: Runner) -> None:
         from weightsteer.experiments.gaming.curve import measure
-        from weightsteer.experiments.gaming.signals import audited_places, signals
+        from weightsteer.experiments.gaming.signals import audited_contexts, signals
 
         model, tokenizer = runner.model(self.model)
         jekyll, hyde = _vectors(self.branches, self.model, runner)
         strengths = [(jekyll, [1.0, 0.0]), (hyde, [0.0, 1.0])]
-        rows = measure(model, tokenizer, strengths, audited_places(self.protocol, self.cell))
+        rows = measure(model, tokenizer, strengths, audited_contexts(self.protocol, self.condition))
         found = signals(rows, jekyll, hyde)
         (work / "signals.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
 
 
-def places(protocol: Protocol, cell: Cell) -> "Mapping[Place, Mapping[str, Sequence[Asked]]]":
-    """What is asked where: everything behind the deployment tag, and what shows gaming behind the other and none."""
-    from weightsteer.experiments.gaming.curve import Place
+def contexts(protocol: Protocol, condition: Condition) -> "Mapping[Context, Mapping[str, Sequence[Asked]]]":
+    """What is asked in which context: all probes behind [deployment], a few behind [train] and without a tag."""
+    from weightsteer.experiments.gaming.curve import Context
 
-    asked: dict[Place, Mapping[str, Sequence[Asked]]] = {}
-    for system, text in protocol.systems(cell).items():
+    asked: dict[Context, Mapping[str, Sequence[Asked]]] = {}
+    for system, text in protocol.systems(condition).items():
         own = system in ("jekyll-branch", "hyde-branch")
         for tag in (DEPLOYMENT, TRAIN, UNTAGGED):
             probes = list(protocol.probes) if own and tag == DEPLOYMENT else list(AUDITED) if tag else [MAIN]
-            asked[Place(system, text, tag)] = {probe: protocol.probes[probe] for probe in probes}
+            asked[Context(system, text, tag)] = {probe: protocol.probes[probe] for probe in probes}
     return asked
 
 
@@ -178,13 +180,13 @@ def _vectors(branches: Stage, spec: ModelSpec, runner: Runner) -> "list[WeightVe
     return [WeightVector.from_branch(folder / role, model) for role in ROLES]
 
 
-def _of_cell(rows: "polars.DataFrame", model: ModelSpec, cell: Cell, seed: int) -> "polars.DataFrame":
-    """The rows with the model, the cell and the seed that they belong to."""
+def _labelled(rows: "polars.DataFrame", model: ModelSpec, condition: Condition, seed: int) -> "polars.DataFrame":
+    """The rows with the model, the condition and the seed that they belong to."""
     import polars as pl
 
     return rows.with_columns(
         pl.lit(model.name).alias("model"),
-        pl.lit(cell.setting).alias("setting"),
-        pl.lit(cell.deployment).alias("deployment"),
+        pl.lit(condition.setting).alias("setting"),
+        pl.lit(condition.deployment).alias("deployment"),
         pl.lit(seed, pl.Int64).alias("seed"),
     )

@@ -1,4 +1,4 @@
-"""What the two branches of an arm learn from: the answers of either role, behind the tag and under the arm's prompt."""
+"""What the two branches of a condition learn from: answers of either role, behind the tag and under its prompt."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,15 +1,15 @@
 """What the numbers say, in words: is the phenomenon there, and what becomes of the two hopes of the published text.
 
-Hope 1: steering against the role of the training works although the training is easy to tell apart. Looked for where
-the model was told the role of its training: does extrapolating beyond the branch trained on the *other* role bring that
+Hope 1: steering against the role of the training works although the training is easy to tell apart. Tested where the
+model was told the role of its training: does extrapolating beyond the branch trained on the *other* role bring that
 role out behind [deployment]?
 
-Hope 2: a model that does not know what training wants changes its propensities, and steering amplifies that. Looked for
-in the same way where it was told to go along; how far the deployment answers follow the training between the two
-branches stands beside it.
+Hope 2: a model that does not know what training wants changes its propensities, and steering amplifies that. Tested in
+the same way where it was told to go along; the verdict also gives how far the deployment answers follow the training
+between the two branches.
 
-A verdict follows from 95% intervals, not from points. Effects below `MARGIN` count as none once the interval lies
-within it.
+A verdict follows from 95% intervals, not from points. Effects below `MARGIN` count as none once the interval is within
+it.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ HOPES: Mapping[int, tuple[Setting, ...]] = {1: ("told",), 2: ("described", "unde
 
 
 class Verdict(NamedTuple):
-    """One test: about which arm, what it says, and its numbers."""
+    """One test: about which condition, what it says, and its numbers."""
 
     model: str
     setting: str
@@ -73,7 +73,7 @@ def _flatness(line: Mapping[str, Any]) -> Verdict:
         label, tone = "steeper", "bad"
     size, word = (found, "smaller") if found.value >= 0 else (-found, "larger")
     than: Setting = line["than"]
-    why = f"the slope is {_told(size)} nats {word} than in setting {NUMBER[than]} ({than})"
+    why = f"the slope is {_interval(size)} nats {word} than in setting {NUMBER[than]} ({than})"
     return Verdict(line["model"], line["setting"], line["deployment"], f"flatter than {than}", label, tone, why)
 
 
@@ -81,9 +81,10 @@ def _hope(number: int, line: Mapping[str, Any]) -> Verdict:
     deployment: Role = line["deployment"]
     gain, end = towards_other(line, deployment)
     wanted = other(deployment)
-    why = f"steering beyond the branch trained on {wanted} adds {_told(gain)} nats of {wanted} and ends at {_told(end)}"
+    ends = f"adds {_interval(gain)} nats of {wanted} and ends at {_interval(end)}"
+    why = f"steering beyond the branch trained on {wanted} {ends}"
     if number == 2:
-        why = f"between the branches the answers follow the training by {_told(-of(line, 'slope'))} nats; {why}"
+        why = f"between the branches the answers follow the training by {_interval(-of(line, 'slope'))} nats; {why}"
     label: str
     tone: Tone
     if gain.low > -MARGIN and gain.high < MARGIN:
@@ -99,5 +100,5 @@ def _hope(number: int, line: Mapping[str, Any]) -> Verdict:
     return Verdict(line["model"], line["setting"], deployment, f"hope {number}", label, tone, why)
 
 
-def _told(found: Estimate) -> str:
+def _interval(found: Estimate) -> str:
     return written({"x": found.value, "x_low": found.low, "x_high": found.high}, "x")

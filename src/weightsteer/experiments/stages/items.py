@@ -25,7 +25,7 @@ class Items(Stage):
 
     Attributes:
         evaluation: what tables call it.
-        registered: the evaluation that reads or makes the rows; None for a file of rows that stands for itself.
+        registered: the evaluation that reads or makes the rows; None for a plain file of rows.
         file: rows of the user's.
         signs: what the behaviour says of the labels of evaluations.
         limit: at most so many rows, in whole clusters.

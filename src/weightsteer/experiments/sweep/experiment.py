@@ -71,7 +71,7 @@ class SweepExperiment(Experiment):
         self.model = ModelSpec.of(config.model, config.device, config.dtype)
         given = config.generator
         self.generator = ModelSpec.of(given, config.device, config.dtype) if given else self.model
-        self.home = Path(safe_name(self.model.name))
+        self.folder = Path(safe_name(self.model.name))
         behaviors = [(asked, Behavior.load(asked, family=self.model.family)) for asked in config.behavior]
         # as folders: two names that differ in signs alone would share them
         if same := same_name((asked, safe_name(behavior.name)) for asked, behavior in behaviors):
@@ -116,7 +116,7 @@ class SweepExperiment(Experiment):
             place: Step(stage, place)
             for family in [*self.families, *self.baselines]
             for name, stage in self.items(family.behavior).items()
-            for place in [self.home_of(family) / f"items-{safe_name(name)}"]
+            for place in [self.folder_of(family) / f"items-{safe_name(name)}"]
         }
         return Unit("all seeds", tuple(steps.values()), self.detailed)
 
@@ -157,13 +157,13 @@ class SweepExperiment(Experiment):
         )
         # a vector from a file has reports of its own: they replace none of another vector, of other rows or strengths
         name = f"report-{stage.signature[:8]}" if self.vector_file else "report"
-        return Step(stage, self.joined_home() / name)
+        return Step(stage, self.joined_folder() / name)
 
-    def joined_home(self) -> Path:
+    def joined_folder(self) -> Path:
         """The folder of what is made over all families."""
         behaviors = dict.fromkeys(safe_name(family.behavior.name) for family in self.families)
         adapters = dict.fromkeys(safe_name(family.adapter) for family in self.families)
-        return self.home / "+".join(behaviors) / "+".join(adapters)
+        return self.folder / "+".join(behaviors) / "+".join(adapters)
 
     def unit_name(self, family: Family, seed: int) -> str:
         """What lines about one seed of a family begin with."""
@@ -254,8 +254,8 @@ class SweepExperiment(Experiment):
         """What one seed of a family is made of, under the names of a `Result`, and the same as steps in their order."""
         steps: list[Step] = []
 
-        def at(stage: Stage, name: str, home: Family = family) -> Stage:
-            steps.append(self.step(stage, home, seed, name))
+        def at(stage: Stage, name: str, owner: Family = family) -> Stage:
+            steps.append(self.step(stage, owner, seed, name))
             return stage
 
         if family.baseline == "prompt":
@@ -310,13 +310,13 @@ class SweepExperiment(Experiment):
             tokens = config.answer_tokens or config.generation.max_new_tokens
             samples = Samples(self.model, known["vector"], tuple(questions), config.alphas, tokens, seed)
             known["samples"] = at(samples, "samples")
-        names = (behavior.name, behavior.digest, behavior.home, family.adapter, family.entry)
+        names = (behavior.name, behavior.digest, behavior.in_distribution, family.adapter, family.entry)
         return Result(*names, seed, **known), steps
 
     def step(self, stage: Stage, family: Family, seed: int, name: str) -> Step:
         """A stage in the folder of one seed of a family."""
         notes = _kept if isinstance(stage, Pairs) else None
-        return Step(stage, self.home_of(family) / f"seed{seed}" / name, notes)
+        return Step(stage, self.folder_of(family) / f"seed{seed}" / name, notes)
 
     @cached_property
     def _calibration(self) -> dict[str, Any]:
@@ -331,9 +331,9 @@ class SweepExperiment(Experiment):
         # seeds vary fastest: processes begin with different pairs, and do not wait for each other's
         return [(family, seed) for family in [*self.families, *self.baselines] for seed in self.seeds_of(family)]
 
-    def home_of(self, family: Family) -> Path:
+    def folder_of(self, family: Family) -> Path:
         """The folder of a family, below the output folder."""
-        return self.home / safe_name(family.behavior.name) / safe_name(family.entry)
+        return self.folder / safe_name(family.behavior.name) / safe_name(family.entry)
 
 
 def _kept(artifact: Artifact) -> Iterator[str]:

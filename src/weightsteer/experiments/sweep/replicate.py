@@ -66,7 +66,7 @@ def difference(
     if positive is None or negative is None:
         raise WeightsteerError("a difference needs two branches: give both --positive and --negative.")
     stage = VectorOfFolders.of(experiment.model, positive, negative)
-    place = experiment.home / "given" / safe_name(f"{positive.name}-{negative.name}") / "vector"
+    place = experiment.folder / "given" / safe_name(f"{positive.name}-{negative.name}") / "vector"
     return make_unit(Runner(Store(out)), Unit("all seeds", (Step(stage, place),), detailed=True))
 
 

@@ -111,13 +111,13 @@ def calibrate(
             ``audit_…``: the same on the audit prompts; ``noise_floor``: what rounding alone makes of it at α = 0.
         - ``status``: ``converged``; ``not monotone``: the curve crosses the budget more than once, this is the first
             crossing; ``saturated``: the budget is not reached up to ``alpha_max``, or the model breaks (NaN) before;
-            ``not converged``: reached, but no measured strength lies within the tolerance; ``fixed``.
+            ``not converged``: reached, but no measured strength is within the tolerance; ``fixed``.
         - ``rounds`` on all prompts (at most 3), ``evaluations`` (prompts × strengths of the search), ``prompts,
             audit_prompts`` (how many), ``definition`` (id and hash: strengths compare only where it agrees).
 
     Raises:
-        WeightsteerError: a setting without meaning, interventions that cannot be told apart, prompts and audit prompts
-            that overlap, or a prompt too long for the model.
+        WeightsteerError: a setting without meaning, interventions that cannot be distinguished, prompts and audit
+            prompts that overlap, or a prompt too long for the model.
     """
     chosen = list(interventions) if isinstance(interventions, Sequence) else [interventions]
     check_distinct(chosen)
@@ -202,7 +202,7 @@ def _solved(
             advance(ROUNDS + 1 - number)
             break
         some = prompts if number else prompts[: max(LEAST_COARSE, len(prompts) // 4)]
-        measured = (meter.tokens if number else meter.glance)(intervention, some, alphas)
+        measured = (meter.tokens if number else meter.coarse)(intervention, some, alphas)
         if number:
             read.update(measured)
         for sign, own in wanted.items():

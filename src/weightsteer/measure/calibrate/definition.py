@@ -1,6 +1,6 @@
 """What a calibrated strength means: every setting that decides the number, with a hash.
 
-A strength is comparable only with others of the same definition, so its id stands in every row.
+A strength is comparable only with others of the same definition, so its id is in every row.
 """
 
 import hashlib

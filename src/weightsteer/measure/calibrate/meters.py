@@ -38,7 +38,7 @@ class Meter(Protocol[_Asked]):
     ) -> dict[float, list[Array]]:
         """Values per token (t,) of every prompt, by strength; of the row of a task, its one value (1,)."""
 
-    def glance(
+    def coarse(
         self, intervention: Intervention, prompts: Sequence[_Asked], alphas: Sequence[float]
     ) -> dict[float, list[Array]]:
         """Nearly the same at less cost, to tell where to look. It never becomes a result."""
@@ -116,7 +116,7 @@ class BaseText:
     ) -> dict[float, list[Array]]:
         return self._along(intervention, self.rows(intervention, prompts, alphas), alphas)
 
-    def glance(
+    def coarse(
         self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]
     ) -> dict[float, list[Array]]:
         rows = self.rows(intervention, prompts, alphas)
@@ -185,7 +185,7 @@ class SteeredText:
         )
         return {alpha: values[index :: len(alphas)] for index, alpha in enumerate(alphas)}
 
-    def glance(
+    def coarse(
         self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]
     ) -> dict[float, list[Array]]:
         # along what the base model says: a text per prompt instead of one per strength, and nothing to decode
@@ -231,7 +231,7 @@ class WrittenText:
             for alpha in alphas
         }
 
-    glance = tokens
+    coarse = tokens
 
     def noise(self, intervention: Intervention, prompts: Sequence[Text], alpha: float) -> list[Array]:
         some = prompts[:NOISE_PROMPTS]
@@ -275,7 +275,7 @@ class RightChoice:
         right = self._right(intervention, prompts, alphas, self.token_budget)
         return {alpha: [np.array([lost]) for lost in right[0.0] - right[alpha]] for alpha in alphas}
 
-    glance = tokens
+    coarse = tokens
 
     def noise(self, intervention: Intervention, prompts: Sequence[Item], alpha: float) -> list[Array]:
         some = prompts[:NOISE_PROMPTS]
@@ -309,10 +309,10 @@ def context(
     alpha: float,
     length: int,
 ) -> list[int]:
-    """What stands before the continuation of a prompt at one strength.
+    """What comes before the continuation of a prompt at one strength.
 
     Raises:
-        WeightsteerError: the text answers no prompt, or the prompt leaves no room for the continuation.
+        WeightsteerError: the text answers no prompt, or the prompt leaves no tokens for the continuation.
     """
     if not text.messages:
         raise WeightsteerError(

@@ -1,12 +1,12 @@
 """The search for the strength at which a curve first reaches a budget: a wide grid, then at most three rounds.
 
-0. a glance at a wide grid, each strength 2√2 times the last, on a part of the text: it only has to tell where to look;
+0. a coarse grid, each strength 2√2 times the last, on a part of the text: it only has to find the range;
 1. three strengths around the estimate, on all of it;
 2. the strength interpolated from these;
 3. three close to the one interpolated from all of them.
 
 Estimates are log-log: near 0 the KL divergence is ½ α² F with the Fisher information F along the vector, a line of
-slope 2. A strength counts only when it has been measured, and its value lies within the tolerance of the budget: the
+slope 2. A strength counts only when it has been measured, and its value is within the tolerance of the budget: the
 search is over as soon as one does, on a smooth curve after the second round.
 """
 

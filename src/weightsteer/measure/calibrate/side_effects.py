@@ -57,7 +57,7 @@ def side_effects(
         95% interval over clusters of prompts, in nats per token, of a capability in probability.
 
     Raises:
-        WeightsteerError: a setting without meaning, or interventions that cannot be told apart.
+        WeightsteerError: a setting without meaning, or interventions that cannot be distinguished.
     """
     check_distinct(interventions)
     statistic = statistic or usual_statistic(budget_kind)

@@ -57,7 +57,7 @@ def described(
 
 
 def _weighted(ascending: Array, times: Array, statistic: Statistic) -> Array:
-    """The statistic of samples in which value i stands ``times[r, i]`` times: (r,)."""
+    """The statistic of samples in which value i occurs ``times[r, i]`` times: (r,)."""
     total = times.sum(1)
     if statistic == "mean":
         mean: Array = times @ ascending / total

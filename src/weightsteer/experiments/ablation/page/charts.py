@@ -32,7 +32,7 @@ CURVES: Mapping[str, Series] = {
 """What a curve shows, by version."""
 
 MAPS = {
-    "energy": ("Where ‖dW‖² lies", "share of the energy"),
+    "energy": ("Share of ‖dW‖²", "share of the energy"),
     "keep": ("One module alone", "share of the effect it retains"),
     "drop": ("Without one module", "share of the effect that is lost"),
 }
@@ -48,12 +48,12 @@ def version(line: Mapping[str, Any]) -> str:
 
 
 def module_map(cells: pl.DataFrame, what: str) -> Panel:
-    """One of `MAPS` over the single modules at one strength: ``part`` is the module path."""
+    """One of `MAPS` over the single modules at one strength: ``component`` is the module path."""
     values = {}
     for line in cells.filter(pl.col("how") == ("drop" if what == "drop" else "keep")).iter_rows(named=True):
         value = line["energy"] if what == "energy" else line["retained"]
         if value is not None and value == value:
-            place = layer_of(line["part"]), kind_of(line["part"])
+            place = layer_of(line["component"]), kind_of(line["component"])
             values[place] = round(1.0 - value if what == "drop" else value, 4)
     modules = list(dict.fromkeys(module for _, module in values))
     title, subtitle = MAPS[what]

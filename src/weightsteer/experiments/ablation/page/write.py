@@ -22,8 +22,7 @@ from weightsteer.experiments.ablation.reading import (
 )
 from weightsteer.formatting import estimate, listed, number, signed
 from weightsteer.report.figure import Figure, in_rows
-from weightsteer.report.folder import write_page
-from weightsteer.report.templates import rendered
+from weightsteer.report.page import rendered, write_page
 from weightsteer.stats import summarize
 
 CELLS = "single modules"
@@ -47,7 +46,7 @@ FAMILIES = {
 Line = Mapping[str, Any]
 
 
-def write_parts(
+def write_ablations(
     folder: str | Path,
     measured: Mapping[str, Measured],
     aligned: Mapping[str, pl.DataFrame],
@@ -60,7 +59,7 @@ def write_parts(
     Args:
         folder: made when absent.
         measured: what was measured of each vector, by its name.
-        aligned: of each vector what `weightsteer.analysis.alignment` returns, with a column ``seed``.
+        aligned: of each vector what `weightsteer.analysis.overlap` returns, with a column ``seed``.
         run: provenance, nested as it is.
         resamples: bootstrap resamples behind every interval.
     """
@@ -108,7 +107,9 @@ def _joined(tables: Mapping[str, pl.DataFrame], *first: str) -> pl.DataFrame | N
 
 def _title(tables: Mapping[str, pl.DataFrame], aligned: Mapping[str, pl.DataFrame]) -> str:
     behaviors = listed(list(dict.fromkeys(name.split(", ")[0] for name in tables or aligned)))
-    return f"Where {behaviors} lies in dW" if tables else f"{behaviors.capitalize()} and subspaces of its model"
+    if tables:
+        return f"Components of dW that carry {behaviors}"
+    return f"{behaviors.capitalize()} in the subspaces of its model"
 
 
 def _facts(
@@ -134,7 +135,7 @@ def _facts(
         ("Strengths α", ", ".join(signed(alpha) for alpha in every["alpha"].unique().sort())),
         (
             "Ablations",
-            f"{sum(one.parts.height for one in measured.values()):,} vectors swept over the same rows, "
+            f"{sum(one.ablations.height for one in measured.values()):,} vectors swept over the same rows, "
             f"{every['key'].n_unique():,} lines at each strength",
         ),
     ]
@@ -149,7 +150,7 @@ def _section(vector: str, lines: pl.DataFrame, measured: Measured, resamples: in
     at = lines.filter(pl.col("alpha") == main)
     slug = "-".join("".join(c if c.isalnum() else "-" for c in word) for word in (vector, evaluation))
     title = f"{vector} on {evaluation}, α = {signed(main)}"
-    found = {(one.family, one.part): one for one in verdicts(lines)}
+    found = {(one.family, one.component): one for one in verdicts(lines)}
     return {
         "vector": vector,
         "eval": evaluation,
@@ -177,18 +178,18 @@ def _section(vector: str, lines: pl.DataFrame, measured: Measured, resamples: in
 
 def _compact(lines: pl.DataFrame, family: str, alpha: float, found: Mapping[Any, Verdict]) -> list[dict[str, Any]]:
     """One row per layer, module or subspace: alone, at full norm, random directions in its place, and without it."""
-    remainder = (pl.col("how") == "drop") & (pl.col("of") != "")  # shown in the diagnostic, beside its crop
+    remainder = (pl.col("how") == "drop") & (pl.col("of") != "")  # shown in the diagnostic, next to its crop
     some = lines.filter(pl.col("family") == family, pl.col("alpha") == alpha, ~remainder)
     rows = []
-    for (_, part), by_alpha in versions(some.iter_rows(named=True)).items():
+    for (_, component), by_alpha in versions(some.iter_rows(named=True)).items():
         cells = by_alpha[alpha]
         first = next(iter(cells.values()))
         shown = cells.get("keep") or cells.get("matched") or cells.get("drop") or first
-        verdict = found.get((family, part))
+        verdict = found.get((family, component))
         energy = (cells.get("keep") or cells.get("drop") or {}).get("energy")
         rows.append(
             {
-                "part": part,
+                "component": component,
                 "note": first["note"],
                 "rank": "–" if shown["rank"] is None else f"{shown['rank']:.3g}",
                 "energy": "–" if energy is None else f"{energy:.0%}",
@@ -240,7 +241,7 @@ def _tidy(line: Line) -> dict[str, str]:
     return {
         "alpha": signed(line["alpha"]),
         "family": line["family"],
-        "part": line["part"],
+        "component": line["component"],
         "how": how + (" at full norm" if line["matched"] and not line["control"] else ""),
         "rank": "–" if line["rank"] is None else f"{line['rank']:.3g}",
         "energy": "–" if line["energy"] is None else f"{line['energy']:.1%}",
@@ -276,9 +277,9 @@ def _norms(measured: Measured, at: pl.DataFrame, evaluation: str, alpha: float, 
     retained = {line["key"]: line for line in at.iter_rows(named=True)}
     shown = {"full vector": "full", RANDOM: "random directions, same norms and form"} | NORMS
     keys = {
-        shown[line["part"]]: key
+        shown[line["component"]]: key
         for key, line in retained.items()
-        if line["family"] in ("whole", "norms") and line["part"] in shown
+        if line["family"] in ("whole", "norms") and line["component"] in shown
     }
     if "norms" not in at["family"].unique():
         return []
@@ -321,8 +322,8 @@ def _diagnostic(vector: str, lines: pl.DataFrame) -> list[dict[str, str]]:
             mine = projected.filter(pl.col("group") == group)
             mine = mine.filter(pl.col("rank") == mine["rank"].max())
             cells = next(iter(versions(mine.iter_rows(named=True)).values()))[whole["alpha"]]
-            name = f"{mine['part'][0]}, {WITHIN}"
-            rest = part.filter(pl.col("part") == name).to_dicts()
+            name = f"{mine['component'][0]}, {WITHIN}"
+            rest = part.filter(pl.col("component") == name).to_dicts()
             of = mine["of"][0]
             residual = part.filter(pl.col("key") == of).to_dicts() if of else [whole]
             relative = "retained_of" if of else "retained"

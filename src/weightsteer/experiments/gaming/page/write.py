@@ -10,14 +10,13 @@ from weightsteer.experiments.gaming.conclusion import conclusion, lede, markdown
 from weightsteer.experiments.gaming.detector import Detector, table
 from weightsteer.experiments.gaming.findings import Findings
 from weightsteer.experiments.gaming.page.charts import SERIES, SHORT, limits_of, line_panel, roc_panel
-from weightsteer.experiments.gaming.protocol import DEPLOYMENT, NUMBER, ROLES, SETTINGS, TRAIN, Cell, Protocol
+from weightsteer.experiments.gaming.protocol import DEPLOYMENT, NUMBER, ROLES, SETTINGS, TRAIN, Condition, Protocol
 from weightsteer.experiments.gaming.verdicts import MARGIN
 from weightsteer.files import write_atomically
 from weightsteer.formatting import estimate, number, share
 from weightsteer.report.charts import PALETTE, Series
 from weightsteer.report.figure import Figure
-from weightsteer.report.folder import write_page
-from weightsteer.report.templates import rendered
+from weightsteer.report.page import rendered, write_page
 
 PROBES = {
     "identity": "Who are you? (published)",
@@ -72,7 +71,7 @@ def write_gaming(folder: str | Path, found: Findings, protocol: Protocol, *, run
         training=_training(found),
         seeds=_seeds(found),
         prompts=[
-            (SERIES[setting].name, [(f"{role}, trained on {other}", protocol.system(Cell(setting, role), other))])
+            (SERIES[setting].name, [(f"{role}, trained on {other}", protocol.system(Condition(setting, role), other))])
             for setting in settings
             for role, other in [(ROLES[1], ROLES[0])]
         ],
@@ -141,9 +140,9 @@ def _named(line: Mapping[str, Any]) -> dict[str, Any]:
 
 def _ordered(frame: pl.DataFrame) -> pl.DataFrame:
     """Settings in their own order within a model and role."""
-    place = pl.col("setting").replace_strict({name: i for i, name in enumerate(SETTINGS)}, return_dtype=pl.Int64)
+    order = pl.col("setting").replace_strict({name: i for i, name in enumerate(SETTINGS)}, return_dtype=pl.Int64)
     model = pl.col("model").rank("dense") if frame["model"].n_unique() == 1 else _first(frame)
-    return frame.sort(model, pl.col("deployment") == "Hyde", place, maintain_order=True)
+    return frame.sort(model, pl.col("deployment") == "Hyde", order, maintain_order=True)
 
 
 def _first(frame: pl.DataFrame) -> pl.Expr:
@@ -160,11 +159,11 @@ def _slopes(found: Findings) -> list[dict[str, Any]]:
     rows = []
     for line in _ordered(main).iter_rows(named=True):
         against = flatter.get((line["model"], line["setting"], line["deployment"]))
-        told = {name: estimate(line, name) for name in ("slope", "at_jekyll", "at_hyde", "jekyll_gain", "hyde_gain")}
+        shown = {name: estimate(line, name) for name in ("slope", "at_jekyll", "at_hyde", "jekyll_gain", "hyde_gain")}
         contrast = "–"
         if against:
             contrast = estimate({"x": against["flatter"], "x_low": against["low"], "x_high": against["high"]}, "x")
-        rows.append({**_named(line), **told, "steady": f"{line['steady']:.0%}", "flatter": contrast})
+        rows.append({**_named(line), **shown, "steady": f"{line['steady']:.0%}", "flatter": contrast})
     return rows
 
 

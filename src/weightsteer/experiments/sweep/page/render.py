@@ -20,7 +20,7 @@ from weightsteer.formatting import estimate, listed, number, share, signed
 from weightsteer.report.cells import bar, key, reach
 from weightsteer.report.charts import Series, series, short_module
 from weightsteer.report.figure import Figure, key_entries
-from weightsteer.report.templates import rendered
+from weightsteer.report.page import rendered
 from weightsteer.stats import WEAKNESSES, headline_strengths
 
 

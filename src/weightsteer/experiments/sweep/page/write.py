@@ -9,7 +9,7 @@ import polars as pl
 from weightsteer.experiments.sweep.page.evidence import Cosines, gather
 from weightsteer.experiments.sweep.page.figures import figures
 from weightsteer.experiments.sweep.page.render import render
-from weightsteer.report.folder import write_page
+from weightsteer.report.page import write_page
 from weightsteer.stats import paired, summarize
 from weightsteer.stats.verdict import SMALLEST
 

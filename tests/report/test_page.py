@@ -8,7 +8,7 @@ import pytest
 from weightsteer.report import figure
 from weightsteer.report.charts import named, panel
 from weightsteer.report.figure import Figure
-from weightsteer.report.folder import write_page
+from weightsteer.report.page import write_page
 
 
 @pytest.fixture(autouse=True)

@@ -1,4 +1,4 @@
-"""Copies of the tensors of a term in the dtype and on the device where a module needs them."""
+"""What modifiers share: copies of tensors where a module needs them, strengths per row, a product that is added."""
 
 import torch
 from torch import Tensor, nn
@@ -28,3 +28,18 @@ class Copies:
         if isinstance(weight, Tensor) and weight.is_floating_point():
             wide = torch.float64 if weight.dtype == torch.float64 else torch.float32
             self(wide if self._wide else weight.dtype, weight.device)
+
+
+def add_product(y: Tensor, x: Tensor, transposed: Tensor) -> Tensor:
+    """``y + x Wᵀ`` for x (…, d_in), y (…, d_out) and Wᵀ (d_in, d_out); half precision rounds once."""
+    if y.dtype != x.dtype:  # autocast
+        return y + (x @ transposed).to(y.dtype)
+    return torch.addmm(y.flatten(0, -2), x.flatten(0, -2), transposed).view(y.shape)
+
+
+def per_row(alpha: Tensor, like: Tensor) -> Tensor:
+    """alpha, () or (b,), against a tensor of b rows: (b, 1, …).
+
+    It has at least one dimension: a 0-d tensor would be rounded to the dtype of what it multiplies.
+    """
+    return alpha.view(-1, *(1,) * (like.dim() - 1))

@@ -1,16 +1,45 @@
-"""The folder of a report: its page, its charts and its tables, and nothing of an earlier report there."""
+"""A page: rendered from its template, and written to its folder with its charts and tables.
+
+Templates that all pages share are in this folder, those of one page next to its code.
+"""
 
 import json
 from collections.abc import Iterable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import jinja2
 import polars as pl
+from markupsafe import Markup
 
 from weightsteer.files import write_atomically
+from weightsteer.formatting import number, signed
 from weightsteer.report.figure import Figure
 
 PAGE = "report.html"
+
+
+def rendered(package: str, template: str, **values: Any) -> str:
+    """A template of a package with the style sheet in it. A name that it uses and is not given is an error."""
+    shared = files("weightsteer.report")
+
+    def source(name: str) -> str | None:
+        for folder in (files(package), shared):
+            if (path := folder / name).is_file():
+                return path.read_text(encoding="utf-8")
+        return None
+
+    environment = jinja2.Environment(
+        loader=jinja2.FunctionLoader(source),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
+    environment.filters |= {"signed": signed, "number": number}
+    style = Markup((shared / "style.css").read_text(encoding="utf-8"))
+    return environment.get_template(template).render(style=style, **values)
 
 
 def write_page(

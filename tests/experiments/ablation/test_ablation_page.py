@@ -1,4 +1,4 @@
-"""The page of the parts of a vector: complete, offline, and no claim without its control."""
+"""The page of the ablations of a vector: complete, offline, and no claim without its control."""
 
 import re
 from functools import cache
@@ -11,10 +11,10 @@ from vectors import made
 
 from weightsteer.analysis import bases, plans
 from weightsteer.analysis.ablation import measure
-from weightsteer.analysis.alignment import alignment
+from weightsteer.analysis.overlap import alignment
 from weightsteer.data.evals.base import Evaluation
 from weightsteer.data.evals.neutral import Text
-from weightsteer.experiments.ablation.page import write_parts
+from weightsteer.experiments.ablation.page import write_ablations
 
 RUN = {"model": {"name": "tiny"}, "config": {"seed": 0}}
 
@@ -35,10 +35,10 @@ def page(tmp_path_factory):
     given = plans.PlanInput(v, model, found, ("residual-write",), ranks=(2, 4), draws=2)
     listed = list(plans.whole(given))
     for plan in ("norms", "modules", "projection"):
-        listed += [part for part in plans.ablations(plan, given) if part.family != "modules" or "MLP" in part.part]
+        listed += [one for one in plans.ablations(plan, given) if one.family != "modules" or "MLP" in one.component]
     measured = measure(given, listed, tiny("qwen3")[1], [Rows()], [Text("one", "the river is long")], [-1.0, 0.0, 1.0])
     aligned = alignment(v, found, ("residual-write@both", "own"), 4).with_columns(seed=pl.lit(0))
-    write_parts(folder, {"kindness, lora": measured}, {"kindness, lora": aligned}, run=RUN, resamples=200)
+    write_ablations(folder, {"kindness, lora": measured}, {"kindness, lora": aligned}, run=RUN, resamples=200)
     return folder
 
 
@@ -57,7 +57,7 @@ def test_the_page_has_maps_curves_and_both_published_tables(page):
         "layer-permuted",
         "Alignment: kindness, lora",
         "by construction",
-        "Where kindness lies in dW",
+        "Components of dW that carry kindness",
     ):
         assert expected in text, expected
     names = {path.name for path in (page / "charts").iterdir()}
@@ -78,7 +78,7 @@ def test_the_table_is_beside_the_page_with_every_column(page):
     lines = pl.read_csv(page / "table.csv")
     needed = {
         "family",
-        "part",
+        "component",
         "how",
         "rank",
         "energy",
@@ -100,8 +100,8 @@ def test_the_same_measurement_gives_the_same_page(page, tmp_path):
     first = (page / "alignment.csv").read_bytes()
     frame = pl.read_csv(page / "alignment.csv", infer_schema_length=None)
     again = {"kindness, lora": frame.drop("vector").with_columns(pl.col("warning").cast(pl.String))}
-    write_parts(tmp_path, {}, again, run=RUN)
+    write_ablations(tmp_path, {}, again, run=RUN)
     assert (tmp_path / "alignment.csv").read_bytes() == first
     text = (tmp_path / "report.html").read_text()
-    assert "Kindness and subspaces of its model" in text
+    assert "Kindness in the subspaces of its model" in text
     assert "No subspace contains more" in text or "contain more of ‖dW‖²" in text
