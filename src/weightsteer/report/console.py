@@ -10,6 +10,7 @@ from rich.table import Table
 
 from weightsteer.audit.words import Tone, of
 from weightsteer.formatting import estimate, number, signed
+from weightsteer.stats.verdict import PMASS_GATE
 
 _COLORS: Mapping[Tone, str] = {"good": "green", "mixed": "yellow", "bad": "red", "plain": "default"}
 
@@ -56,8 +57,11 @@ def summary_table(summary: pl.DataFrame) -> Table:
     `weightsteer.stats.verdict.Verdict`.
     """
     by_seed = "seed" in summary.columns
-    numbers = ["α", *(["seed"] if by_seed else []), "discrimination", "bias", "pmass", *([] if by_seed else ["SI"])]
-    shown = table(["evaluation", *numbers, "verdict"], numbers=numbers, widths={"evaluation": 18, "verdict": 16})
+    nulls = "z" in summary.columns and summary["z"].is_not_null().any()
+    seeds, z, si = (["seed"] if by_seed else []), (["z"] if nulls else []), ([] if by_seed else ["SI"])
+    numbers = ["α", *seeds, "discrimination", *z, "bias", "pmass", *si]
+    widths = {"evaluation": 18, "verdict": 16}
+    shown = table(["evaluation", *numbers, "verdict"], numbers=numbers, widths=widths, caption=_caption(summary, nulls))
     keys = [name for name in ("model", "behavior", "method", "adapter") if summary[name].n_unique() > 1]
     order = ["eval", *keys, "alpha", *(["seed"] if by_seed else [])]
     controls_last = pl.col("method") == "control"
@@ -70,17 +74,28 @@ def summary_table(summary: pl.DataFrame) -> Table:
         # A name a line, those without a line of their own joined on the last.
         joined = [*names[: len(lines) - 1], " ".join(names[len(lines) - 1 :])]
         for line, name in zip(lines, [*joined, *[""] * len(lines)], strict=False):
-            shown.add_row(name, *_cells(line, by_seed))
+            shown.add_row(name, *_cells(line, by_seed, nulls))
     return shown
 
 
-def _cells(line: dict[str, Any], by_seed: bool) -> list[str]:
+def _caption(summary: pl.DataFrame, nulls: bool) -> str | None:
+    """What a reader needs to know of the numbers: what z is, and which evaluations the base model does not answer."""
+    lines = ["z: discrimination in standard deviations of a random direction with the same norms."] if nulls else []
+    base = summary.filter(pl.col("alpha") == 0, pl.col("pmass") < PMASS_GATE).unique("eval").sort("eval")
+    for line in base.iter_rows(named=True):
+        mass = number(line["pmass"]).removeprefix("+")
+        lines.append(f"{line['eval']}: the base model does not answer in this format (answer mass {mass}).")
+    return "\n".join(lines) or None
+
+
+def _cells(line: dict[str, Any], by_seed: bool, nulls: bool) -> list[str]:
     words = of(line)
     base = line["alpha"] == 0
     return [
         signed(line["alpha"]),
         *([str(line["seed"])] if by_seed else []),
         "–" if base else estimate(line, "discrimination"),
+        *([] if not nulls else ["–" if line["z"] is None else number(line["z"], 1)]),
         "–" if base else estimate(line, "bias"),
         number(line["pmass"]).removeprefix("+"),
         *([] if by_seed else [number(line["si"], 0)]),

@@ -181,6 +181,6 @@ def _applicable(grid: Grid, k: int) -> dict[str, bool]:
         "broke": up and some_cho,
         "flip": both_arms and some_cho,
         "counter": both_arms and some_rej,
-        "si_forward": up and some_cho and some_rej,
-        **dict.fromkeys(("si", "si_k1"), both_arms and some_cho and some_rej),
+        "si_forward": two_labels and up and some_cho and some_rej,
+        **dict.fromkeys(("si", "si_k1"), two_labels and both_arms and some_cho and some_rej),
     }

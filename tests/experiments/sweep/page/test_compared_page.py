@@ -208,7 +208,7 @@ def test_a_control_shows_its_cost(evidence: Evidence) -> None:
         numbers = {"cost": pl.lit(cost, pl.Float64), "cost_ratio": pl.lit(ratio, pl.Float64)}
         known = replace(evidence.audit, controls=held.with_columns(**numbers))
         (table,) = control_tables(replace(evidence, audit=known), series(swept()))
-        assert {(line["cost"], line["costs_more"]) for line in table["lines"]} == {words}
+        assert {(line["cost"], line["costly"]) for line in table["lines"]} == {words}
 
 
 def test_si_stands_with_all_its_parts_and_weaknesses(evidence: Evidence, report: Path) -> None:

@@ -170,7 +170,9 @@ def test_bytes_depend_on_the_inputs_only(report: Path, tmp_path: Path) -> None:
         **os.environ,
         "PYTHONHASHSEED": "7",
         "TZ": "Asia/Tokyo",
-        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[3])]),
+        "PYTHONPATH": os.pathsep.join(
+            [str(Path(__file__).parent), str(Path(__file__).parents[3]), os.environ.get("PYTHONPATH", "")]
+        ),
     }
     fresh = tmp_path / "fresh"
     subprocess.run([sys.executable, "-c", code, str(fresh)], check=True, env=environment)

@@ -1,16 +1,17 @@
 """Charts of one evaluation: effects against the strength, and rows before and after; and where the norm of dW lies."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import altair as alt
 import polars as pl
 
-from weightsteer.formatting import signed
+from weightsteer.formatting import number, signed
 from weightsteer.report.charts import (
     COLOR,
     CONTROL,
     DASH,
+    GRID,
     MUTED,
     SIGNED,
     Panel,
@@ -18,6 +19,7 @@ from weightsteer.report.charts import (
     Table,
     curves,
     heat_map,
+    intervals,
     named,
     origin,
     panel,
@@ -29,6 +31,11 @@ from weightsteer.report.figure import FEW_CONTROLS
 
 POSITIVE, NEGATIVE = "#0f7f8c", "#c64600"
 MANY_POINTS = 1200
+FOREST = 300
+"""Width of a forest plot, px."""
+
+OUTSIDE = 1.96
+"""Standard deviations of the null: its 95% band."""
 
 
 def dose_response(summary: pl.DataFrame, by_seed: pl.DataFrame, shown: Sequence[Series]) -> list[Panel]:
@@ -76,6 +83,91 @@ def _points(shown: Sequence[Series], frame: pl.DataFrame, name: str, **more: str
         for row in records(one.of(frame).sort("alpha"), one.look, alpha="alpha", value=name, **more)
         if "value" in row
     ]
+
+
+def forest(lines: pl.DataFrame, shown: Sequence[Series], costs: Mapping[tuple[str, float], str]) -> Panel | None:
+    """Discriminations of one evaluation along the sign of α with their intervals, over the null of random directions.
+
+    Args:
+        lines: of ``summarize`` at the headline strengths.
+        shown: the interventions, from top to bottom; those without a line are left out.
+        costs: what is written at the right of a line, by the name of the series and the strength.
+
+    Returns:
+        None where no line has a discrimination.
+    """
+    table: Table = []
+    for one in shown:
+        for line in one.of(lines).sort("alpha", descending=True).iter_rows(named=True):
+            value, low, high = (line[f"discrimination{end}"] for end in ("", "_low", "_high"))
+            if value is None or value != value:
+                continue
+            turned = 1 if line["alpha"] > 0 else -1
+            ends = {"low": min(turned * low, turned * high), "high": max(turned * low, turned * high)} if low else {}
+            band = (
+                {} if line["null_sd"] is None else {"from": -OUTSIDE * line["null_sd"], "to": OUTSIDE * line["null_sd"]}
+            )
+            z = "" if line["z"] is None else f"z {number(turned * line['z'], 1)}"
+            note = "  ".join(filter(None, (z, costs.get((one.name, line["alpha"]), ""))))
+            label = f"{one.name} at {signed(line['alpha'])}"
+            row = {"label": label, "value": turned * value, **ends, **band, "note": note}
+            table.append({k: round(v, 4) if isinstance(v, float) else v for k, v in row.items()} | one.look)
+    if not table:
+        return None
+    name = str(lines["eval"][0])
+    order = [row["label"] for row in table]
+    y = alt.Y(
+        "label:N", sort=order, axis=alt.Axis(title=None, labelLimit=170, minExtent=120, maxExtent=170, ticks=False)
+    )
+    axis = alt.Axis(title="nats along the sign of α", labelExpr=SIGNED, tickCount=5)
+    reach = [v for row in table for v in (row["value"], row.get("low"), row.get("high")) if v is not None]
+    scale = alt.Scale(domain=[min(0.0, *reach), max(0.0, *reach)], nice=5)
+    x = alt.X("value:Q", scale=scale, axis=axis)
+    data: dict[str, Table] = {}
+    bands = named(data, f"{name}: null", [row for row in table if "from" in row])
+    points = named(data, f"{name}: forest", table)
+    layers: list[Any] = [
+        bands.mark_rule(color=GRID, strokeWidth=13, clip=True).encode(x=alt.X("from:Q", scale=scale), x2="to:Q", y=y),
+        *origin(data, x=scale),
+        intervals(data, f"{name}: intervals", table, x, y, along="x", strokeWidth=1.6),
+        points.mark_circle(size=46, opacity=1).encode(x=x, y=y, color=COLOR),
+        points.mark_text(align="left", fontSize=10, color=MUTED).encode(
+            x=alt.value(FOREST + 8), y=y, text=alt.Text("note:N")
+        ),
+    ]
+    return panel(
+        layers,
+        data,
+        name,
+        "discrimination, 95% interval; grey: random directions",
+        width=FOREST,
+        height=20 * len(table),
+    )
+
+
+def attribution_map(null: pl.DataFrame) -> Panel:
+    """The slope of the discrimination by layer and module, mean over seeds; orange: against the behaviour."""
+    cells = (
+        null.with_columns(module=short_module())
+        .group_by("layer", "module", maintain_order=True)
+        .agg(pl.mean("slope"))
+        .sort("layer", "module")
+    )
+    order = cells.group_by("module").agg(pl.col("slope").abs().sum()).sort("slope", "module", descending=[True, False])
+    values = {
+        (None if layer < 0 else layer, module): float(f"{slope:.4g}")
+        for layer, module, slope in cells.select("layer", "module", "slope").iter_rows()
+    }
+    name = str(null["eval"][0])
+    return heat_map(
+        f"attribution: {name}",
+        values,
+        order["module"].to_list(),
+        form="+.2f",
+        legend="nats per unit of α",
+        title=name,
+        subtitle="slope of the discrimination at α = 0, nats",
+    )
 
 
 def before_after(rows: pl.DataFrame, alpha: float) -> Panel:

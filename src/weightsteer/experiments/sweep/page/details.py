@@ -91,8 +91,12 @@ def limits(summary: pl.DataFrame) -> list[str]:
     found = []
     tested = summary.filter(pl.col("alpha") != 0, pl.col("discrimination_low").is_not_null())
     if tested.height:
+        known = tested["z"].is_not_null().all()
         found.append(
-            f"Each of the {tested.height} verdicts stands at 95% for itself and none is corrected for the others: "
+            f"The intervals of the {tested.height} effects hold at 95% each and are not corrected for their number. "
+            "Against random directions the two effects on all evaluations of one intervention at one strength are."
+            if known
+            else f"Each of the {tested.height} verdicts stands at 95% for itself and none is corrected for the others: "
             f"without any effect about {max(1, round(tested.height * 0.05))} would exclude 0."
         )
     seeds = int(summary["seeds"].max())  # type: ignore[arg-type]
@@ -103,9 +107,11 @@ def limits(summary: pl.DataFrame) -> list[str]:
             f"{seeds} training seeds: their spread is a rough guess, and Student's factor widens the intervals "
             "for it. Where the seeds agree, their own intervals are narrower than the pooled one."
         )
-    missing = summary.filter(pl.col("method") != "control").height and not (summary["method"] == "control").any()
-    if missing:
-        found.append("No control was swept: how much of the effect any vector of this size has is unknown.")
+    unknown = tested.filter(pl.col("method") != "control", pl.col("z").is_null())
+    if unknown.height and not (summary["method"] == "control").any():
+        found.append(
+            "No control was swept, and no null of random directions is known: how much of the effect any vector of this size has is unknown."
+        )
     uneven = summary.filter((pl.col("positives") * 2 - pl.col("n")).abs() * 5 > pl.col("n")).unique("eval").sort("eval")
     found += [
         f"{line['eval']} has {line['positives']} rows of label +1 and {line['n'] - line['positives']} of −1: both "

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import polars as pl
 
 from weightsteer.experiments.sweep.page.balance import balance_panel
-from weightsteer.experiments.sweep.page.charts import before_after, dose_response, norm_map
+from weightsteer.experiments.sweep.page.charts import attribution_map, before_after, dose_response, forest, norm_map
 from weightsteer.experiments.sweep.page.evidence import Evidence
+from weightsteer.experiments.sweep.page.families import price
 from weightsteer.experiments.sweep.page.frontier import frontier_panel
 from weightsteer.report.charts import Panel, Series, series
 from weightsteer.report.figure import Figure, in_rows
@@ -22,8 +23,9 @@ class Placed:
     """A figure and where it belongs.
 
     Attributes:
-        kind: "frontier", "balance", "dose", "rows" or "norms".
-        scope: model, behavior and eval; without eval for frontier and balance; for norms the vector.
+        kind: "forest", "frontier", "balance", "dose", "rows", "norms" or "attribution".
+        scope: model, behavior and eval; without eval for forest, frontier and balance; for norms and attribution the
+            vector.
         series: whose rows it shows, for "rows".
     """
 
@@ -39,11 +41,12 @@ def figures(
     by_seed: pl.DataFrame,
     norms: pl.DataFrame | None,
     evidence: Evidence | None = None,
+    null: pl.DataFrame | None = None,
 ) -> list[Placed]:
-    """All charts of a run; ``known`` are paired rows, ``norms`` as ``write_report`` explains."""
+    """All charts of a run; ``known`` are paired rows, ``norms`` and ``null`` as ``write_report`` explains."""
     shown = series(known)
     strengths = headline_strengths(summary["alpha"])
-    made = _over_evaluations(evidence or Evidence(), shown)
+    made = [*_forests(summary, shown, evidence or Evidence()), *_over_evaluations(evidence or Evidence(), shown)]
     used: set[str] = set()
     single = summary.select("model", "behavior").unique().height == 1
     for part in summary.partition_by(SCOPE, maintain_order=True):
@@ -79,6 +82,45 @@ def figures(
             name = f"norms-{_slug([vector])}" if vector else "norms"
             title = f"Norm of dW: {vector}" if vector else "Norm of dW"
             made.append(Placed(Figure(name, title, [[norm_map(part)]]), "norms", (vector,)))
+    return made + _attributions(null)
+
+
+def _forests(summary: pl.DataFrame, shown: Sequence[Series], evidence: Evidence) -> list[Placed]:
+    """For each model and behaviour its effects at the headline strengths: a panel for each evaluation, no controls."""
+    made = []
+    at = summary.filter(pl.col("alpha").is_in(headline_strengths(summary["alpha"])))
+    for part in at.partition_by("model", "behavior", maintain_order=True):
+        scope = (str(part["model"][0]), str(part["behavior"][0]))
+        vectors = [one for one in shown if not one.control and one.of(part).height]
+        panels = []
+        for name in evidence.evaluations(scope[1], part["eval"].unique().to_list()):
+            own = part.filter(pl.col("eval") == name)
+            costs = {
+                (one.name, line["alpha"]): f"damage {cost}"
+                for one in vectors
+                for line in one.of(own).iter_rows(named=True)
+                if (cost := price(evidence.damage, line, line["alpha"]))
+            }
+            panels += [drawn] if (drawn := forest(own, vectors, costs)) else []
+        if panels:
+            slug = "forest" if at.select("model", "behavior").unique().height == 1 else f"forest-{_slug(scope)}"
+            rows = [panels[i : i + 2] for i in range(0, len(panels), 2)]
+            made.append(Placed(Figure(slug, f"Effects of {scope[1]} on {scope[0]}", rows), "forest", scope))
+    return made
+
+
+def _attributions(null: pl.DataFrame | None) -> list[Placed]:
+    """For each weight vector a map of its slope over layers and modules, on each evaluation."""
+    if null is None:
+        return []
+    found = null.filter(pl.col("module").is_not_null(), effect="discrimination", method="weight")
+    made = []
+    vectors = found.partition_by("model", "behavior", "adapter", maintain_order=True)
+    for part in vectors:
+        vector = f"{part['behavior'][0]}, {part['adapter'][0]}"
+        panels = [attribution_map(own) for own in part.partition_by("eval", maintain_order=True)]
+        slug = "attribution" if len(vectors) == 1 else f"attribution-{_slug([vector])}"
+        made.append(Placed(Figure(slug, f"Attribution: {vector}", in_rows(panels)), "attribution", (vector,)))
     return made
 
 

@@ -22,6 +22,7 @@ from weightsteer.report.charts import Series, series, short_module
 from weightsteer.report.figure import Figure, key_entries
 from weightsteer.report.page import rendered
 from weightsteer.stats import WEAKNESSES, headline_strengths
+from weightsteer.stats.verdict import PMASS_GATE, SMALLEST
 
 
 def render(
@@ -37,6 +38,7 @@ def render(
     branches: Sequence[Mapping[str, Any]] = (),
     evidence: Evidence | None = None,
     *,
+    smallest: float = SMALLEST,
     resamples: int,
 ) -> str:
     """The HTML of a report. ``known`` are paired rows, ``summary`` and ``by_seed`` their statistics."""
@@ -88,6 +90,9 @@ def render(
         norms=_norms(norms, drawn),
         audit=audit_table(pairs_audit),
         limits=limits(summary),
+        forests=_of_kind(drawn, "forest"),
+        attributions=_of_kind(drawn, "attribution"),
+        smallest=f"{smallest:g}",
         resamples=resamples,
         run=run,
     )
@@ -100,14 +105,21 @@ def _facts(summary: pl.DataFrame, shown: Sequence[Series]) -> list[tuple[str, st
         f"{line['eval']} ({line['n']:,} rows in {line['clusters']:,} clusters, {line['positives']:,} of label +1)"
         for line in evaluations.iter_rows(named=True)
     ]
-    vectors = summary.filter(pl.col("method") == "weight")
     return [
         ("Model", listed(summary["model"].unique().sort().to_list())),
         ("Interventions", listed([name for _, name in key_entries(shown)])),
-        ("Training seeds", str((vectors if vectors.height else summary)["seeds"].max())),
+        ("Repetitions", _repetitions(summary)),
         ("Strengths α", "; ".join(_strengths(summary, shown))),
         ("Evaluations", "; ".join(rows)),
     ]
+
+
+def _repetitions(lines: pl.DataFrame) -> str:
+    """Training seeds of what is trained; a prompt has wordings in their place."""
+    trained = lines.filter(pl.col("method") != "prompt")
+    several = (trained if trained.height else lines)["seeds"].max()
+    word = "training seed" if trained.height else "wording"
+    return f"{several} {word}{'s' if several != 1 else ''}"
 
 
 def _strengths(summary: pl.DataFrame, shown: Sequence[Series]) -> list[str]:
@@ -145,7 +157,7 @@ def _section(
             {
                 **key(one, shown),
                 "words": intervention(lines.row(0, named=True)),
-                "seeds": lines["seeds"].max(),
+                "seeds": _repetitions(lines),
                 "lines": [_line(line, seeds, far, evidence) for line in lines.iter_rows(named=True)],
                 "headline": [
                     _line(line, seeds, near, evidence)
@@ -161,7 +173,10 @@ def _section(
         "eval": evaluation,
         "n": part["n"][0],
         "clusters": part["clusters"][0],
-        "seeds": max(part["seeds"].to_list()),
+        "seeds": _repetitions(part),
+        "unanswered": share(base, "pmass")
+        if (base := part.sort("alpha").filter(alpha=0.0).row(0, named=True)) and base["pmass"] < PMASS_GATE
+        else None,
         "groups": groups,
         "dose": _of_kind(mine, "dose"),
         "rows": [
@@ -201,6 +216,7 @@ def _line(line: dict[str, Any], seeds: pl.DataFrame, reach: float, evidence: Evi
         "interval": discrimination.removeprefix(value).strip(),
         "discrimination": discrimination,
         "bias": estimate(line, "bias"),
+        "z": None if line["z"] is None else number(line["z"], 1),
         "auc": share(line, "auc"),
         "pmass": share(line, "pmass"),
         "damage": price(evidence.damage, line, line["alpha"]),

@@ -86,9 +86,9 @@ def write_report(
         trained_on=trained_on,
         **judged,
     )
-    drawn = figures(known, summary, by_seed, norms, evidence)
+    drawn = figures(known, summary, by_seed, norms, evidence, null)
     given = (run, samples, norms, texts or {}, pairs_audit, branches, evidence)
-    page = render(known, summary, by_seed, drawn, *given, resamples=resamples)
+    page = render(known, summary, by_seed, drawn, *given, smallest=smallest, resamples=resamples)
     tables = {"summary": summary, "summary_by_seed": by_seed, "null": null, "calibration": calibration}
     tables |= evidence.tables()
     return write_page(folder, page, run=run, figures=[placed.figure for placed in drawn], tables=tables)
