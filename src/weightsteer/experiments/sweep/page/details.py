@@ -110,7 +110,8 @@ def limits(summary: pl.DataFrame) -> list[str]:
     unknown = tested.filter(pl.col("method") != "control", pl.col("z").is_null())
     if unknown.height and not (summary["method"] == "control").any():
         found.append(
-            "No control was swept, and no null of random directions is known: how much of the effect any vector of this size has is unknown."
+            "No control was swept, and no null of random directions is known: "
+            "how much of the effect any vector of this size has is unknown."
         )
     uneven = summary.filter((pl.col("positives") * 2 - pl.col("n")).abs() * 5 > pl.col("n")).unique("eval").sort("eval")
     found += [

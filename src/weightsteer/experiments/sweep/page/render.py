@@ -117,7 +117,7 @@ def _facts(summary: pl.DataFrame, shown: Sequence[Series]) -> list[tuple[str, st
 def _repetitions(lines: pl.DataFrame) -> str:
     """Training seeds of what is trained; a prompt has wordings in their place."""
     trained = lines.filter(pl.col("method") != "prompt")
-    several = (trained if trained.height else lines)["seeds"].max()
+    several = int((trained if trained.height else lines)["seeds"].max())  # type: ignore[arg-type]
     word = "training seed" if trained.height else "wording"
     return f"{several} {word}{'s' if several != 1 else ''}"
 
@@ -174,9 +174,7 @@ def _section(
         "n": part["n"][0],
         "clusters": part["clusters"][0],
         "seeds": _repetitions(part),
-        "unanswered": share(base, "pmass")
-        if (base := part.sort("alpha").filter(alpha=0.0).row(0, named=True)) and base["pmass"] < PMASS_GATE
-        else None,
+        "unanswered": _unanswered(part),
         "groups": groups,
         "dose": _of_kind(mine, "dose"),
         "rows": [
@@ -188,6 +186,12 @@ def _section(
             for one in _followed_by_row(present)
         ],
     }
+
+
+def _unanswered(part: pl.DataFrame) -> str | None:
+    """The answer mass of the base model, where it does not answer in this format."""
+    base = part.filter(alpha=0.0).row(0, named=True)
+    return share(base, "pmass") if base["pmass"] < PMASS_GATE else None
 
 
 def _followed_by_row(present: Sequence[Series]) -> list[Series]:
