@@ -24,6 +24,7 @@ COMMANDS = {
     "calibrate": "strengths at which vectors, activation vectors and prompts have equal side effects",
     "subspace": "the share of a vector in each subspace of its model, compared with random ones",
     "ablate": "which layers, modules, directions and subspaces carry the effect of a vector",
+    "attribute": "which modules the effect of a vector comes from, to first order, in one backward pass",
     "gaming": "whether steering reveals what a model hides during training",
     "report": "one report over the rows of several runs",
     "export": "write a vector as a LoRA folder for PEFT and vLLM, or merged into its base model",

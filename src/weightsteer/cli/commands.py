@@ -264,6 +264,35 @@ class Ablate(VectorCommand, AblationConfig, RowsConfig, VectorConfig):
         print(report.place / "report.html")
 
 
+class Attribute(VectorCommand, RowsConfig, VectorConfig):
+    """Say which layers and modules the effect of a vector comes from, to first order, and what a random one would do.
+
+    One backward pass over the rows of an evaluation gives the slope of the effect at α = 0 for every module, its null
+    of random directions with the same norm, and the largest slope that any direction with this norm has. What modules
+    do together at larger strengths is measured by ablate.
+
+    Example:
+      weightsteer attribute --behavior honesty --seeds 0 --evals dilemmas
+    """
+
+    limit: Limit = None
+
+    def __call__(self) -> None:
+        import polars
+
+        from weightsteer.experiments.sweep.page.attribution import attribution_tables
+        from weightsteer.experiments.sweep.replicate import nulls
+        from weightsteer.report.console import terminal
+
+        found = nulls(self.run(), self.out, vector=self.vector)
+        for table in attribution_tables(
+            polars.concat([polars.read_parquet(each.path / "null.parquet") for each in found])
+        ):
+            terminal().print(table)
+        for each in found:
+            print(each.place / "null.parquet")
+
+
 class Gaming(Command, GamingConfig):
     """Run the training-gaming experiment: whether steering reveals what a model hides during training.
 

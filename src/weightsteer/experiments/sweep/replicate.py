@@ -11,7 +11,7 @@ from weightsteer.files import file_digest, fixed, safe_name
 from weightsteer.runtime import Artifact, Runner, Stage, Step, Store, Unit, make_unit, processes, run
 from weightsteer.versions import versions
 
-__all__ = ["RunConfig", "calibrations", "difference", "joined_report", "pairs", "replicate", "train"]
+__all__ = ["RunConfig", "calibrations", "difference", "joined_report", "nulls", "pairs", "replicate", "train"]
 
 
 def replicate(config: RunConfig, out: Path, *, vector: Path | None = None, workers: int | None = 1) -> Artifact:
@@ -85,6 +85,21 @@ def calibrations(config: RunConfig, out: Path, *, vector: Path | None = None, ba
             wanted = experiment.step(experiment.calibration(family, seed), family, seed, "calibration")
             units.append((experiment.unit_name(family, seed), [*experiment.making(family, seed)[1], wanted]))
     return [found[-1] for found in _made(experiment, units, out)]
+
+
+def nulls(config: RunConfig, out: Path, *, vector: Path | None = None) -> list[Artifact]:
+    """The null of random directions, slopes and attribution of all vectors, for each behaviour and evaluation.
+
+    Args:
+        vector: of this file instead of vectors that the run makes.
+    """
+    experiment = SweepExperiment(config.model_copy(update={"compare": False, "control": False}), vector)
+    units = [("all seeds", list(experiment.first().steps))]
+    for family in experiment.families:
+        for seed in experiment.seeds_of(family):
+            units.append((experiment.unit_name(family, seed), experiment.making(family, seed)[1]))
+    steps = experiment.nulls()
+    return _made(experiment, [*units, ("all seeds", steps)], out)[-1]
 
 
 def joined_report(rows: Sequence[Path], out: Path, *, resamples: int = 10_000) -> Path:
