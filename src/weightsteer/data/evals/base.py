@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from transformers import PreTrainedModel
 
@@ -79,6 +79,21 @@ def from_world(rows: Iterable[Mapping[str, Any]]) -> list[Item]:
     ]
 
 
+class Published(NamedTuple):
+    """The rows behind published tables of the same evaluation: what a run's own numbers are compared with.
+
+    ``positives``: how many have label +1; None where that was not published. ``where``: the set, or the tables.
+    """
+
+    rows: int
+    positives: int | None
+    where: str
+
+    def __str__(self) -> str:
+        labels = "" if self.positives is None else f", {self.positives}:{self.rows - self.positives}"
+        return f"{self.rows:,} rows{labels} ({self.where})"
+
+
 class Evaluation(ABC):
     """A named set of rows for a model.
 
@@ -89,6 +104,7 @@ class Evaluation(ABC):
             variants of an evaluation point the same way. Empty: its own name.
         balanced: whether the shipped and the published rows have both labels equally often. Where they do not,
             the behaviour and the yes-bias are separated less well, or (one label) not at all.
+        published: the size of the published set of that name, for real models; None where none was published.
 
     Args:
         data: a file of the user's own, for evaluations that can read one.
@@ -99,6 +115,7 @@ class Evaluation(ABC):
     name: str
     axis: str = ""
     balanced: bool = True
+    published: ClassVar[Published | None] = None
 
     def __init__(self, *, data: Path | None = None, sign: int = 1, limit: int | None = None) -> None:
         if sign not in (1, -1):
