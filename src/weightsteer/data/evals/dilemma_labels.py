@@ -75,8 +75,8 @@ def labelled(
     if party is not None and "parties_direct" not in fields:
         raise WeightsteerError(
             f"{records[0].path} does not say whose value each is (no field `parties_direct`), so the values of "
-            f"{party!r} alone cannot be counted. Give the detail file of DailyDilemmas or a published file with the column "
-            f"`{column}`, or take the variant `dilemmas`."
+            f"{party!r} alone cannot be counted. Give the detail file of DailyDilemmas or a published file with the "
+            f"column `{column}`, or take the variant `dilemmas`."
         )
     if values is None:
         if {"honesty", "honesty_label"} & set(fields):

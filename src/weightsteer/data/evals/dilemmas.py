@@ -20,8 +20,8 @@ every dilemma are about honesty and labels are equal in number, so there the var
 ``…-guided``               brief thinking before the choice (`guided`), for each of the three variants
 =========================  ============================================================================================
 
-The first four are made from DailyDilemmas itself, the two ``-self`` from sets of their own on the hub, or from the detail
-file of DailyDilemmas, which says whose value each is.
+The two ``-self`` are sets of their own on the hub (or made from the detail file of DailyDilemmas, which says whose
+value each is), all others are made from DailyDilemmas itself.
 """
 
 from pathlib import Path
