@@ -89,6 +89,12 @@ class Published(NamedTuple):
     positives: int | None
     where: str
 
+    def turned(self, sign: int) -> "Published":
+        """The same rows with their labels times ``sign``, as a behaviour of opposite polarity has them."""
+        if sign == 1 or self.positives is None:
+            return self
+        return self._replace(positives=self.rows - self.positives)
+
     def __str__(self) -> str:
         labels = "" if self.positives is None else f", {self.positives}:{self.rows - self.positives}"
         return f"{self.rows:,} rows{labels} ({self.where})"

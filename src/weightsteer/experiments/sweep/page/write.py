@@ -1,11 +1,13 @@
 """The report of a sweep: what is computed from its rows, then the page, the charts and every table as CSV."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from weightsteer.experiments.sweep.page.cues import cue_frame
 from weightsteer.experiments.sweep.page.evidence import Cosines, gather
 from weightsteer.experiments.sweep.page.figures import figures
 from weightsteer.experiments.sweep.page.render import render
@@ -30,6 +32,7 @@ def write_report(
     covariates: pl.DataFrame | None = None,
     cosines: Cosines | None = None,
     trained_on: Mapping[str, str] | None = None,
+    noise: pl.DataFrame | None = None,
     resamples: int = 10_000,
 ) -> Path:
     """Write everything a reader needs about one run, and return the path of its ``report.html``.
@@ -39,7 +42,8 @@ def write_report(
     Args:
         folder: made when absent; of an earlier report there nothing is left.
         rows: what ``weightsteer.sweep`` returned, of one or several seeds, evaluations and interventions.
-        run: what ``run.json`` holds: shown as provenance, nested as it is.
+        run: what ``run.json`` holds: shown as provenance, nested as it is. ``evaluations``, where it has them, gives
+            the ``published`` size of a set by its name.
         samples: generated texts, each with ``prompt``, ``alpha``, ``seed`` and ``text``.
             With several vectors in one report, here and in ``norms`` a ``vector`` names the one it belongs to, as
             "behavior, adapter".
@@ -57,6 +61,8 @@ def write_report(
         covariates: for `weightsteer.audit.audit`, which runs when this, ``matched`` or one of the next two is given.
         cosines: for the audit.
         trained_on: for the audit.
+        noise: rows that keywords decide, ``eval`` with what `weightsteer.data.evals.dilemma_noise.decidable` returns:
+            for the diagnosis.
         resamples: bootstrap resamples behind every interval.
 
     Raises:
@@ -80,8 +86,17 @@ def write_report(
         trained_on=trained_on,
         resamples=resamples,
     )
+    evidence = replace(evidence, noise=noise, cues=cue_frame(rows, resamples))
     drawn = figures(known, summary, by_seed, norms, evidence)
     given = (run, samples, norms, texts or {}, pairs_audit, branches, evidence)
     page = render(known, summary, by_seed, drawn, *given, resamples=resamples)
-    tables = {"summary": summary, "summary_by_seed": by_seed, "calibration": calibration, **evidence.tables()}
+    # with the published column: the log-ratio along the label
+    signed = rows.with_columns(along=pl.col("logratio") * pl.col("label"))
+    tables = {
+        "rows": signed,
+        "summary": summary,
+        "summary_by_seed": by_seed,
+        "calibration": calibration,
+        **evidence.tables(),
+    }
     return write_page(folder, page, run=run, figures=[placed.figure for placed in drawn], tables=tables)
