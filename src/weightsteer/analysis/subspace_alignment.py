@@ -56,8 +56,8 @@ def subspace_alignment(
         weak: share of those of the unembedding.
 
     Returns:
-        One line per group (``by``, ``group``): ``modules``, ``k`` (the largest), ``energy_top`` and ``energy_weak``, with
-        what a random delta of these norms would have (``top_expected``, ``weak_expected``); the weak share is over
+        One line per group (``by``, ``group``): ``modules``, ``k`` (the largest), ``energy_top`` and ``energy_weak``,
+        with what a random delta of these norms would have (``top_expected``, ``weak_expected``); the weak share is over
         modules that write to the stream, null where there is none.
 
     Raises:
