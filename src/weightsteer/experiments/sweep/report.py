@@ -107,9 +107,9 @@ class Report(Stage):
             ],
             norms=self._norms(runner),
             texts={row.item: row.text for rows_of in items.values() for row in rows_of},
+            noise=self._noise(items),
             pairs_audit=self._audits(runner) or None,
             branches=[line for result in results for line in _trained(result, runner)],
-            noise=self._noise(items),
             resamples=self.resamples,
             **compared,
         )

@@ -23,6 +23,7 @@ def write_report(
     samples: Sequence[Mapping[str, Any]] = (),
     norms: pl.DataFrame | None = None,
     texts: Mapping[str, str] | None = None,
+    noise: pl.DataFrame | None = None,
     pairs_audit: Mapping[str, Any] | None = None,
     branches: Sequence[Mapping[str, Any]] = (),
     matched: pl.DataFrame | None = None,
@@ -32,7 +33,6 @@ def write_report(
     covariates: pl.DataFrame | None = None,
     cosines: Cosines | None = None,
     trained_on: Mapping[str, str] | None = None,
-    noise: pl.DataFrame | None = None,
     resamples: int = 10_000,
 ) -> Path:
     """Write everything a reader needs about one run, and return the path of its ``report.html``.
@@ -49,6 +49,8 @@ def write_report(
             "behavior, adapter".
         norms: ``seed, layer, module, norm``: the Frobenius norm of dW per module; layer −1 is outside the decoder.
         texts: what a human reads for an item; its identifier is shown when missing.
+        noise: rows that keywords decide, ``eval`` with what `weightsteer.data.evals.dilemma_noise.decidable` returns:
+            for the diagnosis.
         pairs_audit: the audit of the training pairs, or one for each seed under its name.
         branches: what was trained, a record for each branch: ``behavior, adapter, seed, side``, the number of
             ``parameters`` trained, and the losses ``train`` and ``validation`` of the checkpoint kept (or None).
@@ -61,8 +63,6 @@ def write_report(
         covariates: for `weightsteer.audit.audit`, which runs when this, ``matched`` or one of the next two is given.
         cosines: for the audit.
         trained_on: for the audit.
-        noise: rows that keywords decide, ``eval`` with what `weightsteer.data.evals.dilemma_noise.decidable` returns:
-            for the diagnosis.
         resamples: bootstrap resamples behind every interval.
 
     Raises:
@@ -86,8 +86,8 @@ def write_report(
         trained_on=trained_on,
         resamples=resamples,
     )
-    evidence = replace(evidence, noise=noise, cues=cue_frame(rows, resamples))
     drawn = figures(known, summary, by_seed, norms, evidence)
+    evidence = replace(evidence, noise=noise, cues=cue_frame(rows, resamples))
     given = (run, samples, norms, texts or {}, pairs_audit, branches, evidence)
     page = render(known, summary, by_seed, drawn, *given, resamples=resamples)
     # with the published column: the log-ratio along the label
@@ -99,4 +99,6 @@ def write_report(
         "calibration": calibration,
         **evidence.tables(),
     }
+    # the rows with the published column: the log-ratio along the label
+    tables["rows"] = rows.with_columns(along=pl.col("logratio") * pl.col("label"))
     return write_page(folder, page, run=run, figures=[placed.figure for placed in drawn], tables=tables)
