@@ -90,15 +90,7 @@ def write_report(
     evidence = replace(evidence, noise=noise, cues=cue_frame(rows, resamples))
     given = (run, samples, norms, texts or {}, pairs_audit, branches, evidence)
     page = render(known, summary, by_seed, drawn, *given, resamples=resamples)
-    # with the published column: the log-ratio along the label
-    signed = rows.with_columns(along=pl.col("logratio") * pl.col("label"))
-    tables = {
-        "rows": signed,
-        "summary": summary,
-        "summary_by_seed": by_seed,
-        "calibration": calibration,
-        **evidence.tables(),
-    }
+    tables = {"summary": summary, "summary_by_seed": by_seed, "calibration": calibration, **evidence.tables()}
     # the rows with the published column: the log-ratio along the label
     tables["rows"] = rows.with_columns(along=pl.col("logratio") * pl.col("label"))
     return write_page(folder, page, run=run, figures=[placed.figure for placed in drawn], tables=tables)
