@@ -87,7 +87,7 @@ def test_published_counts_are_counts() -> None:
 @pytest.mark.parametrize(
     ("truth", "moves"),
     [
-        ({"discrimination": 1.0}, {1.0: "apart", -1.0: "closer"}),
+        ({"discrimination": 1.0}, {1.0: "along the labels", -1.0: "against the labels"}),
         ({"bias": 2.0}, {1.0: "both to Yes", -1.0: "both to No"}),
     ],
 )

@@ -81,9 +81,9 @@ def _side(line: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
 def _moves(up: float, down: float) -> str:
     """How the two sides move: the behaviour is a difference between them, a yes-bias is what they have in common."""
     if up > 0 > down:
-        return "apart"
+        return "along the labels"
     if up < 0 < down:
-        return "closer"
+        return "against the labels"
     return "both to Yes" if up > 0 and down > 0 else "both to No" if up < 0 and down < 0 else "–"
 
 
