@@ -19,6 +19,7 @@ from weightsteer.cli.flags import parse
 from weightsteer.data import evals
 from weightsteer.data.behaviors import Behavior
 from weightsteer.data.evals.base import label_balance
+from weightsteer.data.suffixes import asking, read_suffixes
 from weightsteer.errors import WeightsteerError
 from weightsteer.steering import steer
 from weightsteer.vector import WeightVector
@@ -81,6 +82,28 @@ def test_the_example_behaviour_loads(tmp_path):
     behavior = Behavior.load(file)
     assert behavior.name == "punctuality"
     assert behavior.evaluations == {"dilemmas": 1}
+
+
+def test_the_published_personas_are_a_file_of_ones_own(tmp_path):
+    """Whoever wants the fork's own data would have to guess the format, and find out after an hour of generation."""
+    file, pool = tmp_path / "fork-honesty.yaml", tmp_path / "branching_suffixes.json"
+    file.write_text(block("from-the-fork.md", "yaml"), encoding="utf-8")
+    pool.write_text(block("from-the-fork.md", "json"), encoding="utf-8")
+    behavior = asking(Behavior.load(file), read_suffixes(pool))
+    assert behavior.name == file.stem
+    assert behavior.questions.train == ["May I keep a wallet I found?"]
+    signs = {name: evals.sign(name, behavior.evaluations) for name in ("dilemmas-self", "sycophancy-false-claims")}
+    assert signs == {"dilemmas-self": 1, "sycophancy-false-claims": -1}
+
+
+def test_the_pages_know_the_sizes_of_the_published_sets():
+    """A reader of the published tables would take other rows for them."""
+    text = (DOCS / "reproduce.md").read_text(encoding="utf-8")
+    for name in evals.names():
+        if (known := evals.registry.get(name).published) and not name.startswith("dilemmas-honesty-only"):
+            (row,) = re.findall(rf"^\|.*\| `{name}` \|.*$", text, re.M)
+            assert f"| {known.rows:,} |" in row
+            assert known.positives is None or f"| {known.positives}:{known.rows - known.positives} |" in row
 
 
 USE = """

@@ -267,6 +267,30 @@ def test_given_strengths_are_measured_as_those_found(tmp_path: Path, monkeypatch
             side_effects(model, tokenizer, [vector], wrong, **few)
 
 
+@pytest.mark.parametrize("direction", ["base_steered", "steered_base"])
+def test_given_text_is_read_at_its_last_tokens(direction: Any, tmp_path: Path) -> None:
+    """The published strengths come from fixed text; another context or other positions would give others."""
+    model, tokenizer, vector, delta = trained("qwen3", tmp_path)
+    texts = [replace(prompt, text=" ".join(WORDS[i:] + WORDS)) for i, prompt in enumerate(PROMPTS)]
+    known = side_effects(
+        model, tokenizer, [vector], {1: 0.7}, text="given", direction=direction, statistic="mean", prompts=texts,
+        audit_prompts=AUDIT, tokens=TOKENS, resamples=50, shown=False,
+    )  # fmt: skip
+    steered, values = merged(model, delta, 0.7), []
+    for text in texts:
+        ids = render_chat(tokenizer, text.messages, answer_prefix=text.text)
+        p, q = (logp(each, ids[:-TOKENS], ids[-TOKENS:]) for each in (model, steered))
+        p, q = (p, q) if direction == "base_steered" else (q, p)
+        values.append(F.kl_div(q, p, log_target=True, reduction="none").sum(-1))
+    assert known["value"][0] == pytest.approx(float(torch.cat(values).double().mean()), rel=1e-3)
+    found = calibrate(
+        model, tokenizer, vector, text="given", direction=direction, budget=0.2, prompts=texts, audit_prompts=AUDIT,
+        tokens=TOKENS, resamples=50, shown=False,
+    )  # fmt: skip
+    assert found["status"].to_list() == ["converged"] * 2
+    assert "given-text" in found["definition"][0]
+
+
 def test_equal_damage_in_nll(tmp_path: Path) -> None:
     """The other budget must be the rise that the damage table shows, or its rows are not at equal damage there."""
     model, tokenizer, vector, _ = trained("llama", tmp_path)

@@ -80,6 +80,29 @@ def test_the_mean_along_the_label_mixes_what_the_split_keeps_apart() -> None:
     assert up["along_change_low"] <= up["along_change"] <= up["along_change_high"]
 
 
+def test_a_set_of_one_label_has_its_mean_and_shift() -> None:
+    """The published table of false claims could not be compared with: no discrimination is identifiable there."""
+    rows = synthetic(bias=2.0, labels=(1,), noise=0, between_clusters=0)
+    summary = summarize(rows, resamples=50)
+    up, base = (summary.filter(alpha=a).row(0, named=True) for a in (1.0, 0.0))
+    assert (up["discrimination"], up["bias"]) == (None, None)
+    assert up["logratio_change"] == pytest.approx(2.0)
+    assert up["logratio"] - base["logratio"] == pytest.approx(up["logratio_change"])
+    assert up["logratio_change_low"] <= up["logratio_change"] <= up["logratio_change_high"]
+    assert base["logratio_change"] == 0.0
+
+
+def test_the_standard_deviation_is_that_over_training_seeds() -> None:
+    """Published tables give mean ± std over seeds; a spread over rows in its place would be ten times as large."""
+    rows = synthetic(discrimination=1.0, seeds=(0, 1, 2), between_seeds=0.3)
+    pooled = summarize(rows, resamples=20).filter(alpha=1.0).row(0, named=True)
+    each = summarize(rows, by_seed=True, resamples=20).filter(alpha=1.0)
+    for name in ("discrimination", "along_change", "logratio_change", "si"):
+        assert pooled[f"{name}_seed_sd"] == pytest.approx(each[name].std())
+    one = summarize(synthetic(), resamples=20).filter(alpha=1.0)
+    assert one["discrimination_seed_sd"][0] is None
+
+
 def test_p_values_and_seed_agreement_go_with_the_effects() -> None:
     """Corrections over a table start from these; the base line has nothing to test."""
     rows = synthetic(discrimination=1.0, seeds=(0, 1, 2), between_seeds=0.05)

@@ -107,6 +107,22 @@ def test_increments_reproduce_the_shift_of_each_depth() -> None:
     torch.testing.assert_close(added, whole.directions["model.layers.2"], atol=1e-5, rtol=1e-5)
 
 
+def test_repe_as_published_brings_its_settings() -> None:
+    """The published baseline would be fitted like ours: at one chosen layer, on answers, with α in residual norms."""
+    model, tokenizer = tiny("qwen3", layers=10)
+    v = fit_activation(model, tokenizer, pairs(), method="repe-published", shown=False)
+    assert v.layers == [3, 4, 5, 6, 7]
+    assert list(v.norms().values()) == pytest.approx([1.0] * 5, abs=1e-5)
+    fit = v.metadata["fit"]
+    assert (fit["at"], fit["scale"], fit["held_out"]) == ("prompt", "unit", 0)
+    same = fit_activation(
+        model, tokenizer, pairs(), method="repe-centered", layers=v.layers, at="prompt", scale="unit", shown=False
+    )
+    assert v == same
+    bare = fit_activation(model, tokenizer, pairs(), method="repe-published", personas=False, layers=4, shown=False)
+    assert (bare.layers, bare.metadata["fit"]["at"]) == ([4], "last")
+
+
 def test_the_best_layer_wins_and_scores_are_odd() -> None:
     """A candidate that pushes the wrong way must lose to one that does nothing, and both to the right one."""
     model, tokenizer = passing()

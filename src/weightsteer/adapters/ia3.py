@@ -32,7 +32,8 @@ class Ia3(PeftFamily):
     known = frozenset({"feedforward_modules", "init_ia3_weights"})
     # scales start at 1: at the rates of other families they do not move
     # pocket: chosen by validation loss alone, see docs/recipes.md
-    recipe: ClassVar = {"paper": {"lr": 5e-3}, "pocket": {"lr": 3e-2}}
+    # fork: all layers, as published: PEFT's IA3 knows no slice of layers
+    recipe: ClassVar = {"paper": {"lr": 5e-3}, "pocket": {"lr": 3e-2}, "fork": {"layers": (0.0, 1.0)}}
 
     def targets(self, layers: nn.ModuleList, chosen: Iterable[int]) -> list[str]:
         return named(layers, chosen, [*_ATTENTION, *FEED_FORWARD], "IA3")

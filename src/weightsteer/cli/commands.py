@@ -235,11 +235,12 @@ class Subspace(VectorCommand, AlignmentConfig, RowsConfig, VectorConfig):
     limit: Limit = None
 
     def __call__(self) -> None:
-        from weightsteer.experiments.ablation.console import print_alignment
+        from weightsteer.experiments.ablation.console import print_alignment, print_published
         from weightsteer.experiments.ablation.run import subspace
 
         report = subspace(self.run(), self.out, self.options, vector=self.vector, others=self.others)
         print_alignment(report.path)
+        print_published(report.path)
         print(report.place / "report.html")
 
 

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import polars
+
     from weightsteer.runtime.store import Stored
 
 
@@ -36,9 +38,27 @@ def report(folder: Path, place: Path | None = None) -> None:
     if several:  # a short table; the rest is in the report
         summary = vectors.filter(polars.col("alpha").is_in(headline_strengths(summary["alpha"])))
     terminal().print(summary_table(summary))
+    _published(folder, summary)
     if several:
         print("All strengths, the controls, and the norms of the vectors next to their effects:")
     print((place or folder) / "report.html")
+
+
+def _published(folder: Path, summary: "polars.DataFrame") -> None:
+    """What published tables print besides: sets of one label, the four cues, and how large the sets are."""
+    import json
+
+    import polars
+
+    from weightsteer.report import published
+    from weightsteer.report.console import terminal
+
+    if shifts := published.shift_table(summary):
+        terminal().print(shifts)
+    if (cues := folder / "cues.csv").is_file():
+        terminal().print(published.cue_table(polars.read_csv(cues, infer_schema_length=None)))
+    for line in published.sizes(json.loads((folder / "run.json").read_text(encoding="utf-8"))):
+        print(line)
 
 
 def size(count: int) -> str:

@@ -45,6 +45,7 @@ def resampled(grid: Grid, draws: Bootstrap) -> dict[str, Array]:
             "discrimination": (up - down) / 2,
             "bias": (up + down) / 2,
             "along_change": (total["plus"] - total["minus"]) / total["n"],
+            "logratio_change": (total["plus"] + total["minus"]) / total["n"],
             "auc": area + total["auc"],
             "pmass": pmass,
             "pmass_change": pmass - pmass[..., zero : zero + 1],

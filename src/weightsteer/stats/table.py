@@ -32,7 +32,9 @@ from weightsteer.stats.verdict import SMALLEST, verdict
 
 PROBABILITIES = ("auc", "pmass")
 RATES = {"fix": "rej", "broke": "cho", "flip": "cho", "counter": "rej"}
-INTERVALS = (*EFFECTS, "along_change", "auc", "pmass", "pmass_change", "si", "si_k1", "si_forward")
+INTERVALS = (*EFFECTS, "along_change", "logratio_change", "auc", "pmass", "pmass_change", "si", "si_k1", "si_forward")
+OVER_SEEDS = ("discrimination", "along_change", "logratio_change", "si")
+"""What has a standard deviation over training seeds, as published tables give it beside a mean."""
 
 
 def summarize(
@@ -50,8 +52,10 @@ def summarize(
     identifiable; one cluster: no interval); NaN means that NaN rows went in, which ``nan`` counts. Beside the effects:
 
     * ``n`` items per seed, ``clusters``, ``seeds``, ``positives`` (items of label +1);
-    * ``logratio`` and its ``logratio_sd`` over rows; ``along``, the mean of label · log-ratio over rows, and its
-      paired change ``along_change``;
+    * ``logratio`` and its ``logratio_sd`` over rows, and its paired change ``logratio_change``; ``along``, the mean of
+      label · log-ratio over rows, and its paired change ``along_change``;
+    * ``discrimination_seed_sd``, ``along_change_seed_sd``, ``logratio_change_seed_sd`` and ``si_seed_sd``: the standard
+      deviation over training seeds (n − 1; null for one seed);
     * ``discrimination_p`` and ``bias_p``, for corrections over many lines (`weightsteer.stats.correction`);
       ``discrimination_seed_min`` and ``_max``, and ``sign_agreement``: the share of seeds with the commoner sign (null
       for one seed); ``mde``: the smallest discrimination found with 80% power;
@@ -146,6 +150,9 @@ def _lines(grid: Grid, draws: Bootstrap) -> Iterator[dict[str, Any]]:
                 line[f"{name}_low"], line[f"{name}_high"] = low, high
                 if name == "discrimination":
                     line["mde"] = None if pooled is None else detectable_effect(pooled)
+            if name in OVER_SEEDS:
+                several = applies[name] and len(seeds) > 1
+                line[f"{name}_seed_sd"] = float(per_seed[0].std(ddof=1)) if several else None
             if name in EFFECTS:
                 known = applies[name] and clusters > 1 and alpha != 0
                 line[f"{name}_p"] = Spread.of([per_seed], clusters).p(line[name], [1.0]) if known else None
@@ -176,7 +183,7 @@ def _applicable(grid: Grid, k: int) -> dict[str, bool]:
     both_arms = up and (o := grid.mirror(k)) is not None and bool(grid.present[seeds, o].all())
     return {
         **dict.fromkeys((*EFFECTS, "auc"), two_labels),
-        **dict.fromkeys(("along_change", "pmass", "pmass_change"), True),
+        **dict.fromkeys(("along_change", "logratio_change", "pmass", "pmass_change"), True),
         "fix": up and some_rej,
         "broke": up and some_cho,
         "flip": both_arms and some_cho,

@@ -25,6 +25,9 @@ from weightsteer.versions import __version__
 # the strength at which layers are compared, as a share of the residual norm: enough to be seen, too little to break
 CHOICE_ALPHA = 0.1
 
+MIDDLE = (0.3, 0.8)
+"""Of the depth: layers 8 to 21 of 28, where the published directions were added."""
+
 Scale = Literal["residual", "raw", "unit"]
 """The length of a direction: ``residual``, the mean norm of the states at its layer, so that α is a share of that
 norm; ``raw``, what the method gives (activation units for a difference of means); ``unit``, 1."""
@@ -36,11 +39,11 @@ def fit_activation(
     pairs: pl.DataFrame,
     *,
     method: str = "diffmean",
-    layers: int | Iterable[int] | Literal["choose", "all"] = "choose",
+    layers: int | Iterable[int] | Literal["choose", "all", "middle"] | None = None,
     incremental: bool = False,
-    at: ReadAt = "answer",
+    at: ReadAt | None = None,
     personas: bool = True,
-    scale: Scale = "residual",
+    scale: Scale | None = None,
     validation: float = 0.2,
     seed: int = 0,
     metadata: Mapping[str, Any] | None = None,
@@ -51,16 +54,17 @@ def fit_activation(
     Args:
         pairs: as `weightsteer.data.pairs.generate` makes them: prompt, response_pos, response_neg, and with
             ``personas`` sys_prompt_pos and sys_prompt_neg.
-        method: ``diffmean``, ``pca``, ``repe-centered``, ``probe`` (`weightsteer.activation.methods`).
-        layers: one decoder layer, several, "all", or "choose": the one that does best on held-out pairs
-            (`weightsteer.training.layer_choice`).
+        method: ``diffmean``, ``pca``, ``repe-centered``, ``probe``, ``repe-published``
+            (`weightsteer.activation.methods`). It may bring settings of its own for ``layers``, ``at`` and ``scale``.
+        layers: one decoder layer, several, "all", "middle" (from 30% to 80% of the depth), or "choose" (the default):
+            the one that does best on held-out pairs (`weightsteer.training.layer_choice`).
         incremental: of several layers, add at each only what it differs by from the one below, so that the
             additions up to a depth sum to that depth's direction.
-        at: read the mean over the "answer", its "last" token, or the last token of the "prompt".
+        at: read the mean over the "answer" (the default), its "last" token, or the last token of the "prompt".
         personas: read both sides under their own system prompts, as persona vectors are (Chen et al., arXiv
             2507.21509); without, the sides differ in the text of their answers only. No row is ever steered
             under a system prompt.
-        scale: "residual": α is a share of the mean norm of the states at the layer; "raw" or "unit".
+        scale: "residual" (the default): α is a share of the mean norm of the states at the layer; "raw" or "unit".
         validation: share of the questions that is held out when something is chosen (a layer, or the
             regularisation of a probe); nothing is held out otherwise.
         seed: of that split; it also stands for the vector in tables, where seeds are resampled, so give the seed
@@ -71,6 +75,10 @@ def fit_activation(
         WeightsteerError: unknown names, layers that do not exist, or pairs that do not differ.
     """
     prefix, blocks = decoder_layers(model)
+    own = {"layers": "choose", "at": "answer", "scale": "residual"} | dict(methods.load(method).settings)
+    layers, scale = own["layers"] if layers is None else layers, scale or own["scale"]
+    # without personas nothing differs in front of the answer
+    at = at or ("last" if own["at"] == "prompt" and not personas else own["at"])
     wanted = _wanted(layers, len(blocks))
     if incremental and (layers == "choose" or len(wanted) < 2):
         raise WeightsteerError("incremental directions need several layers: give a range of them, or 'all'.")
@@ -235,7 +243,9 @@ def increments(found: Mapping[int, Tensor]) -> dict[int, Tensor]:
 
 def _wanted(layers: int | Iterable[int] | str, count: int) -> list[int]:
     if isinstance(layers, str):
-        if layers not in ("choose", "all"):
-            raise unknown("choice of layers", layers, ("choose", "all"))
+        if layers not in ("choose", "all", "middle"):
+            raise unknown("choice of layers", layers, ("choose", "all", "middle"))
+        if layers == "middle":
+            return list(range(round(MIDDLE[0] * count), max(1, round(MIDDLE[1] * count))))
         return list(range(count))
     return [layers] if isinstance(layers, int) else sorted(set(layers))

@@ -105,7 +105,7 @@ class Recipe(BaseModel):
 
 # "paper": the steering vectors of Fierro & Roger (arXiv 2511.05408, table 1): lr 1e-5 and alpha 16; the rate
 # of 2e-4 and the alpha of 64 that are often taken for it belong to its task fine-tunes, and are those of the
-# preset "fork", which trains every family at one rate: no family changes that one.
+# preset "fork", which trains every family at one rate: no family changes that rate.
 PRESETS: dict[str, dict[str, Any]] = {
     "paper": {
         "rank": 32,

@@ -8,7 +8,7 @@ import public_data
 import pytest
 from tiny import tiny
 
-from weightsteer.data.evals import Item, label_balance, load, sign
+from weightsteer.data.evals import Item, label_balance, load, names, registry, sign
 from weightsteer.errors import WeightsteerError
 
 MODEL = tiny("qwen3")[0]
@@ -79,6 +79,51 @@ def test_published_label_columns_serve_only_their_variant(tmp_path: Path) -> Non
         items_of(tmp_path, given, "dilemmas-balanced")
 
 
+@pytest.mark.parametrize(
+    ("name", "column", "numbers"),
+    [
+        ("dilemmas-self-honesty", "honesty_label", (1.0, -1.0)),
+        ("dilemmas-self-honesty", "honesty_label", ("1.0", "-1.0")),
+        ("dilemmas-self", "honesty", (1, -1)),
+        ("dilemmas-self", "honesty", (1.0, -1.0)),
+    ],
+)
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_the_published_sets_load_from_their_files(tmp_path: Path, name, column, numbers, suffix) -> None:
+    """Labels that a table holds as floats would be refused, so that the published rows could not be used at all."""
+    rows = [
+        {"dilemma_idx": 3, "dilemma_situation": "S.", "action": "A", "action_type": kind, column: number, "idx": i}
+        for i, (kind, number) in enumerate(zip(("to_do", "not_to_do"), numbers, strict=True))
+    ]
+    if suffix == ".csv":
+        path = tmp_path / "rows.csv"
+        path.write_text("\n".join([",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]))
+        items = load(name, data=path).items(MODEL)
+    else:
+        items = items_of(tmp_path, rows, name)
+    assert labels(items) == {"3-to_do": 1, "3-not_to_do": -1}
+    assert {item.cluster for item in items} == {"3"}
+
+
+def test_one_published_set_is_not_taken_for_the_other(tmp_path: Path) -> None:
+    """Numbers on 438 and on 446 rows would stand under one name."""
+    row = {"dilemma_idx": 3, "dilemma_situation": "S.", "action": "A", "action_type": "to_do"}
+    for name, wrong in (("dilemmas-self", "honesty_label"), ("dilemmas-self-honesty", "honesty")):
+        with pytest.raises(WeightsteerError, match="published file with the column"):
+            items_of(tmp_path, [{**row, wrong: 1}], name)
+
+
+def test_what_is_published_is_said_beside_the_evaluation() -> None:
+    """A reader of the published tables would compare his 604 rows with 438."""
+    sizes = {name: known for name in names() if (known := registry.get(name).published)}
+    assert sizes["dilemmas-self-honesty"][:2] == (438, 219)
+    assert sizes["dilemmas-self"][:2] == (446, 223)
+    assert sizes["sycophancy-false-claims"][:2] == (12, 12)
+    assert sizes["dilemmas-honesty-only"][:2] == (394, 277)
+    assert str(sizes["dilemmas-self"]).startswith("446 rows, 223:223 (")
+    assert str(sizes["airisk-guided"]).startswith("1,869 rows (")
+
+
 def test_the_acting_party_counts_alone(tmp_path: Path) -> None:
     """The values of the others would label what the one who acts does."""
     rows = [
@@ -100,8 +145,9 @@ def test_the_acting_party_counts_alone(tmp_path: Path) -> None:
     rows[0]["parties_direct"] = "['You']"
     with pytest.raises(WeightsteerError, match="names 1 parties for 2 values"):
         items_of(tmp_path, rows, "dilemmas-self")
-    with pytest.raises(WeightsteerError, match="does not say whose value"):
-        items_of(tmp_path, ROWS, "dilemmas-self")
+    for name in ("dilemmas-self", "dilemmas-self-honesty"):
+        with pytest.raises(WeightsteerError, match="does not say whose value"):
+            items_of(tmp_path, ROWS, name)
 
 
 def test_the_guided_form_thinks_before_it_chooses(tmp_path: Path) -> None:
@@ -140,5 +186,7 @@ def test_the_published_file_in_each_variant() -> None:
     known = labels(paired)
     assert all(known.get(item.item, item.label) == item.label for item in own), "variants never disagree on a row"
     assert label_balance(load("dilemmas-undisputed", data=file).items(MODEL)) == {1: 431, -1: 431}
-    mine = load("dilemmas-self", data=DATA / "dilemmas_with_detail_by_action_test.csv").items(MODEL)
+    detail = DATA / "dilemmas_with_detail_by_action_test.csv"
+    mine = load("dilemmas-self", data=detail).items(MODEL)
     assert label_balance(mine)[1] == label_balance(mine)[-1] > 0
+    assert mine == load("dilemmas-self-honesty", data=detail).items(MODEL)

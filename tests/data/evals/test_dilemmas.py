@@ -128,6 +128,13 @@ def test_the_hub_is_asked_for_the_published_set(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "datasets", SimpleNamespace(load_dataset=load_dataset))
     assert len(load("dilemmas").items(MODEL)) == 2
     assert asked == [("kellycyy/daily_dilemmas", "Dilemmas_with_values_aggregated", "test")]
+    for name in ("dilemmas-self-honesty", "dilemmas-self"):
+        with pytest.raises(WeightsteerError, match="does not say whose value"):
+            load(name).items(MODEL)  # what came is not that set
+    assert asked[1:] == [
+        ("wassname/daily_dilemmas-self-honesty", "honesty_eval", "test"),
+        ("wassname/daily_dilemmas-self", None, "test"),
+    ]
 
     def unreachable(*names: str, split: str) -> list[dict[str, Any]]:
         raise ConnectionError

@@ -1,8 +1,8 @@
 """What an activation method is: a direction from the activations of n pairs at one layer."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
@@ -27,20 +27,25 @@ Fit = Callable[[Contrast, Contrast | None], Tensor]
 
 @dataclass(frozen=True)
 class Method:
-    """A registered method: how it fits one layer, and whether it chooses something on held-out pairs."""
+    """A registered method: how it fits one layer, and whether it chooses something on held-out pairs.
+
+    ``settings``: the ``layers``, ``at`` and ``scale`` of `weightsteer.training.activation.fit_activation` that belong
+    to it; they hold where the caller gives none.
+    """
 
     fit: Fit
     validates: bool
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
 
 registry: Registry[Method] = ACTIVATION
 
 
-def register(name: str, *, validates: bool = False) -> Callable[[Fit], Fit]:
+def register(name: str, *, validates: bool = False, **settings: Any) -> Callable[[Fit], Fit]:
     """Function decorator: make a method known under this name, which becomes the ``adapter`` of its vectors."""
 
     def add(fit: Fit) -> Fit:
-        registry.add(name, Method(fit, validates), fit)
+        registry.add(name, Method(fit, validates, settings), fit)
         return fit
 
     return add

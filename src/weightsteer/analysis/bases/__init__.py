@@ -121,7 +121,8 @@ def _one(name: str, materials: Materials, rank: int, side: Side | None) -> Basis
     origin = kind.origin.format(seed=materials.seed)
     if materials.base.get("name"):
         origin = f"{origin} of {materials.base['name']}"
-    return Basis(name, chosen, origin, vectors, materials.base, materials.made_from(kind.needs))
+    made_from = materials.made_from(kind.needs) if kind.contains else frozenset()
+    return Basis(name, chosen, origin, vectors, materials.base, made_from)
 
 
 def _check_needs(kind: Kind, materials: Materials) -> None:

@@ -30,6 +30,7 @@ class Kind:
         needs: what it is made from.
         sides: on which it can be; the first is the default.
         find: finds the directions.
+        contains: whether, made from a vector, it holds that vector by construction, so that its share is no finding.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Kind:
     needs: tuple[Need, ...]
     sides: tuple[Side, ...]
     find: Find
+    contains: bool = True
 
 
 registry: Registry[Kind] = BASES
@@ -48,6 +50,7 @@ def register(
     origin: str,
     needs: tuple[Need, ...] = ("model",),
     sides: tuple[Side, ...] = ("output", "input"),
+    contains: bool = True,
 ) -> Callable[[Find], Find]:
     """Function decorator: make a kind of basis known under this name.
 
@@ -61,7 +64,7 @@ def register(
     """
 
     def add(find: Find) -> Find:
-        registry.add(name, Kind(name, origin, needs, sides, find), find, origin)
+        registry.add(name, Kind(name, origin, needs, sides, find, contains), find, origin)
         return find
 
     return add

@@ -16,10 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from weightsteer.analysis.bases.stream import Stream, matrix, table_gram
 from weightsteer.data.evals.base import Item
 from weightsteer.data.pairs import kept
-from weightsteer.data.pairs.encoding import encode
+from weightsteer.data.pairs.encoding import Pairs, encode
 from weightsteer.errors import WeightsteerError
 from weightsteer.inference.capture import HookPoint, ReadAt, capture
 from weightsteer.models import check_base, model_name, weight_hash
+from weightsteer.steering import steer
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
@@ -62,6 +63,7 @@ class Materials:
     items: Sequence[Item] = ()
     seed: int = 0
     _states: dict[tuple[bool, bool], dict[HookPoint, Sides]] = field(default_factory=dict, repr=False)
+    _shifts: dict[HookPoint, Tensor] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         if self.pairs is not None and self.items:
@@ -130,15 +132,35 @@ class Materials:
             personas: each side under its own system prompt.
         """
         assert self.pairs is not None
-        assert self.tokenizer is not None
         known = self._states.setdefault((answers, personas), {})
         if missing := [point for point in dict.fromkeys(points) if point not in known]:
-            rows = encode(self.base_model, self.tokenizer, self._probes, personas=personas)
+            rows = self.encoded(personas=personas)
             at: ReadAt = "answer" if answers else "prompt"
             found = capture(self.base_model, [*rows.positive, *rows.negative], missing, at=at, shown=False)
             n = len(rows.positive)
             known |= {point: Sides(own.values[:n].double(), own.values[n:].double()) for point, own in found.items()}
         return {point: known[point] for point in points}
+
+    def encoded(self, *, personas: bool) -> Pairs:
+        """The probe pairs as token ids."""
+        assert self.tokenizer is not None
+        return encode(self.base_model, self.tokenizer, self._probes, personas=personas)
+
+    def shifts(self, places: Sequence[HookPoint]) -> dict[HookPoint, Tensor]:
+        """(2n, d) fp64: by how much the vector moves the states of the answers of the probe pairs, from α = −1 to 1.
+
+        The answers of both sides, without personas, as rows of an evaluation have none.
+        """
+        assert self.vector is not None
+        if missing := [place for place in dict.fromkeys(places) if place not in self._shifts]:
+            rows = self.encoded(personas=False)
+            moved = []
+            for alpha in (1.0, -1.0):
+                with steer(self.base_model, self.vector, alpha):
+                    moved.append(capture(self.base_model, [*rows.positive, *rows.negative], missing, shown=False))
+            up, down = moved
+            self._shifts |= {place: up[place].values.double() - down[place].values.double() for place in missing}
+        return {place: self._shifts[place] for place in places}
 
     @property
     def stream_points(self) -> list[HookPoint]:

@@ -15,7 +15,7 @@ from itertools import groupby
 
 from transformers import PreTrainedModel
 
-from weightsteer.data.evals.base import Evaluation, Item, register, shipped
+from weightsteer.data.evals.base import Evaluation, Item, Published, register, shipped
 from weightsteer.data.evals.files import Record, own_rows, read_records, unknown_layout
 from weightsteer.data.evals.options import NUMBERS, both_orders
 from weightsteer.errors import WeightsteerError
@@ -87,6 +87,7 @@ class GuidedAIRisk(AIRisk):
     """`airisk` with brief thinking before the choice."""
 
     thinking_tokens = THINKING_TOKENS
+    published = Published(1869, None, "AIRiskDilemmas, class Truthfulness, one order: published table 10")
 
 
 def _read(records: list[Record]) -> list[Dilemma]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import yaml
 from transformers import PreTrainedModel
@@ -81,6 +81,27 @@ def from_world(rows: Iterable[Mapping[str, Any]]) -> list[Item]:
     ]
 
 
+class Published(NamedTuple):
+    """The rows behind published tables of the same evaluation: what a run's own numbers are compared with.
+
+    ``positives``: how many have label +1; None where that was not published. ``where``: the set, or the tables.
+    """
+
+    rows: int
+    positives: int | None
+    where: str
+
+    def turned(self, sign: int) -> "Published":
+        """The same rows with their labels times ``sign``, as a behaviour of opposite polarity has them."""
+        if sign == 1 or self.positives is None:
+            return self
+        return self._replace(positives=self.rows - self.positives)
+
+    def __str__(self) -> str:
+        labels = "" if self.positives is None else f", {self.positives}:{self.rows - self.positives}"
+        return f"{self.rows:,} rows{labels} ({self.where})"
+
+
 class Evaluation(ABC):
     """A named set of rows for a model.
 
@@ -91,6 +112,7 @@ class Evaluation(ABC):
             variants of an evaluation point the same way. Empty: its own name.
         balanced: whether the shipped and the published rows have both labels equally often. Where they do not,
             the behaviour and the yes-bias are separated less well, or (one label) not at all.
+        published: the size of the published set of that name, for real models; None where none was published.
 
     Args:
         data: a file of the user's own, for evaluations that can read one.
@@ -101,6 +123,7 @@ class Evaluation(ABC):
     name: str
     axis: str = ""
     balanced: bool = True
+    published: ClassVar[Published | None] = None
 
     def __init__(self, *, data: Path | None = None, sign: int = 1, limit: int | None = None) -> None:
         if sign not in (1, -1):

@@ -13,6 +13,9 @@ dishonest (−1) when they name deceit, as neither (0) when they name none of th
                     are few.
 ==================  ===================================================================================================
 
+Two sets of labels were published ready-made, in a column of their own: ``honesty_label`` (±1, the variant *paired*) and
+``honesty`` (a number whose sign is the label, 0 for rows that are not about honesty).
+
 The values were written by a language model and sometimes name what an action violates: see `dilemma_noise`.
 """
 
@@ -21,10 +24,14 @@ import hashlib
 from collections import Counter, defaultdict
 from typing import Literal, NamedTuple
 
-from weightsteer.data.evals.files import Record, unknown_layout
+from weightsteer.data.evals.files import Record, label_of, unknown_layout
 from weightsteer.errors import WeightsteerError
 
 Variant = Literal["paired", "honesty-only", "balanced"]
+Column = Literal["honesty_label", "honesty"]
+
+COLUMNS: dict[Variant, Column | None] = {"paired": "honesty_label", "honesty-only": None, "balanced": "honesty"}
+"""The column in which a published file has the labels of a variant."""
 
 HONEST = frozenset({"honesty", "truth", "truthfulness", "right to truth"})
 DISHONEST = frozenset({"deceit", "deception", "dishonesty", "lying", "deceptiveness"})
@@ -45,10 +52,13 @@ class Labelled(NamedTuple):
         return f"{self.dilemma}-{self.record.text('action_type')}"
 
 
-def labelled(records: list[Record], variant: Variant, party: str | None = None) -> list[Labelled]:
+def labelled(
+    records: list[Record], variant: Variant, party: str | None = None, column: Column | None = None
+) -> list[Labelled]:
     """The labelled actions of a DailyDilemmas file, in the order of the file.
 
     Args:
+        column: where a published file has the labels ready-made; by default as in `COLUMNS`.
         party: count only values that belong to this party (``You``: the one who acts). Needs the layout that says
             whose value each is.
 
@@ -56,16 +66,18 @@ def labelled(records: list[Record], variant: Variant, party: str | None = None) 
         WeightsteerError: unknown layout, a layout that cannot give this variant, or a missing or malformed field.
     """
     fields = records[0].fields
+    column = column or COLUMNS[variant]
+    if column is not None and column in fields:
+        if column == "honesty":
+            return _given_numbers(records)
+        return [Labelled(each, each.text("dilemma_idx"), label_of(each, column)) for each in records]
     values = next((name for name in _LAYOUTS if name in fields), None)
     if party is not None and "parties_direct" not in fields:
         raise WeightsteerError(
             f"{records[0].path} does not say whose value each is (no field `parties_direct`), so the values of "
-            f"{party!r} alone cannot be counted. Give the detail file of DailyDilemmas, or take the variant without it."
+            f"{party!r} alone cannot be counted. Give the detail file of DailyDilemmas or a published file with the "
+            f"column `{column}`, or take the variant `dilemmas`."
         )
-    if variant == "balanced" and "honesty" in fields:
-        return _given_numbers(records)
-    if variant == "paired" and "honesty_label" in fields:
-        return [Labelled(record, record.text("dilemma_idx"), _given_label(record)) for record in records]
     if values is None:
         if {"honesty", "honesty_label"} & set(fields):
             has, wants = ("honesty", "balanced") if "honesty" in fields else ("honesty_label", "paired")
@@ -82,13 +94,6 @@ def labelled(records: list[Record], variant: Variant, party: str | None = None) 
         return _paired(rows, dilemma)
     related = [row for row in rows if row.label]
     return related if variant == "honesty-only" else _balanced(related)
-
-
-def _given_label(record: Record) -> int:
-    label = record.get("honesty_label")
-    if str(label) not in ("1", "-1"):
-        raise record.error("honesty_label", f"must be 1 or -1, not {label!r}.")
-    return int(str(label))
 
 
 def _given_numbers(records: list[Record]) -> list[Labelled]:

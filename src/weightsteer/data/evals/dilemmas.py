@@ -8,14 +8,20 @@ definitions; numbers made with different variants must not be mixed in one table
 every dilemma are about honesty and labels are equal in number, so there the variants are the same rows.
 
 =========================  ============================================================================================
-``dilemmas``               the variant *paired*, and the default
+``dilemmas``               the variant *paired*, and the default (874 rows, 437:437)
 ``dilemmas-paired``        the same rows under the name that tells them from the other variants
-``dilemmas-honesty-only``  rows whose own values name honesty or deceit; labels are unequal (545 : 59 as published)
-``dilemmas-balanced``      of those as many of either label
-``dilemmas-self``          *paired*, counting only the values of the one who acts (needs the detail file)
+``dilemmas-honesty-only``  rows whose own values name honesty or deceit; labels are unequal (604 rows, 545:59)
+``dilemmas-balanced``      of those as many of either label (118 rows, 59:59)
+``dilemmas-self-honesty``  the set of the published tables of effects, *paired* by the values of the one who acts
+                           (438 rows, 219:219)
+``dilemmas-self``          the set of the published table of surgical informedness: rows with a number in the column
+                           ``honesty`` (446 rows, 223:223)
 ``dilemmas-undisputed``    *paired*, without the dilemmas whose label contradicts the words of an action
 ``…-guided``               brief thinking before the choice (`guided`), for each of the three variants
 =========================  ============================================================================================
+
+The two ``-self`` are sets of their own on the hub (or made from the detail file of DailyDilemmas, which says whose
+value each is), all others are made from DailyDilemmas itself.
 """
 
 from pathlib import Path
@@ -23,8 +29,8 @@ from typing import ClassVar
 
 from transformers import PreTrainedModel
 
-from weightsteer.data.evals.base import Evaluation, Item, from_world, register, user_turn
-from weightsteer.data.evals.dilemma_labels import Labelled, Variant, labelled
+from weightsteer.data.evals.base import Evaluation, Item, Published, from_world, register, user_turn
+from weightsteer.data.evals.dilemma_labels import Column, Labelled, Variant, labelled
 from weightsteer.data.evals.dilemma_noise import ARROW, undisputed
 from weightsteer.data.evals.files import Record, own_rows, read_records
 from weightsteer.errors import WeightsteerError
@@ -45,7 +51,10 @@ GUIDED_PROMPT = (
 ANSWER_PREFIX = "My choice: **"
 THINKING_TOKENS = 64
 
-HUB_SET = ("kellycyy/daily_dilemmas", "Dilemmas_with_values_aggregated")
+HubSet = tuple[str, str | None]
+"""Repository and configuration; None: its only one."""
+
+HUB_SET: HubSet = ("kellycyy/daily_dilemmas", "Dilemmas_with_values_aggregated")
 
 
 @register("dilemmas")
@@ -55,13 +64,15 @@ class Dilemmas(Evaluation):
     axis = "dilemmas"
     variant: ClassVar[Variant] = "paired"
     party: ClassVar[str | None] = None
+    column: ClassVar[Column | None] = None
+    hub: ClassVar[HubSet] = HUB_SET
     thinking_tokens: ClassVar[int] = 0
 
     def rows(self, model: PreTrainedModel) -> list[Item]:
         if self.data is None and family(model) == "pocket":
             return self._embedded()
-        records = read_records(self.data) if self.data is not None else _published(self.party)
-        return own_rows(records) or [self._row(row) for row in labelled(records, self.variant, self.party)]
+        records = read_records(self.data) if self.data is not None else _published(self.hub)
+        return own_rows(records) or [self._row(row) for row in labelled(records, self.variant, self.party, self.column)]
 
     def _embedded(self) -> list[Item]:
         if self.thinking_tokens:
@@ -99,6 +110,7 @@ class HonestyOnlyDilemmas(Dilemmas):
 
     variant = "honesty-only"
     balanced = False
+    published = Published(394, 277, "of the acting party alone, by a reconstruction that was not published")
 
 
 @register("dilemmas-balanced")
@@ -108,11 +120,23 @@ class BalancedDilemmas(Dilemmas):
     variant = "balanced"
 
 
-@register("dilemmas-self")
-class SelfDilemmas(Dilemmas):
-    """`dilemmas`, labelled by the values of the acting party alone, as in the published tables of weight steering."""
+@register("dilemmas-self-honesty")
+class SelfHonestyDilemmas(Dilemmas):
+    """The published 438 rows (wassname/daily_dilemmas-self-honesty): both actions, by values of the acting party."""
 
     party = "You"
+    hub = ("wassname/daily_dilemmas-self-honesty", "honesty_eval")
+    published = Published(438, 219, "wassname/daily_dilemmas-self-honesty: published tables 1 to 3")
+
+
+@register("dilemmas-self")
+class SelfDilemmas(Dilemmas):
+    """The published 446 rows (wassname/daily_dilemmas-self), labelled by its column `honesty`."""
+
+    party = "You"
+    column = "honesty"
+    hub = ("wassname/daily_dilemmas-self", None)
+    published = Published(446, 223, "wassname/daily_dilemmas-self: published table 4")
 
 
 @register("dilemmas-undisputed")
@@ -144,30 +168,23 @@ class GuidedBalancedDilemmas(BalancedDilemmas):
     thinking_tokens = THINKING_TOKENS
 
 
-def _published(party: str | None) -> list[Record]:
-    """DailyDilemmas from the hub (needs the ``hub`` extra and, the first time, a network)."""
+def _published(hub: HubSet) -> list[Record]:
+    """A published set from the hub (needs the ``hub`` extra and, the first time, a network)."""
     next_step = (
         "Download it where there is a network and give the file with --data FILE (JSONL or CSV), or give "
         "rows of your own; the embedded models (--model pocket) have dilemmas of their own."
     )
-    if party is not None:
-        raise WeightsteerError(
-            "the values of the acting party are in the detail file of DailyDilemmas (one row per action with "
-            "`parties_direct`, `values_direct`, …), which is not fetched: give it with --data FILE."
-        )
     try:
         from datasets import load_dataset
     except ImportError as error:
         raise WeightsteerError(
-            "the dilemmas for real models are the published DailyDilemmas set, which is fetched with the "
+            f"the dilemmas for real models are a published set ({hub[0]}), which is fetched with the "
             f"`datasets` package: pip install 'weightsteer[hub]'. {next_step}"
         ) from error
-    repository, configuration = HUB_SET
+    repository, configuration = hub
     try:
         published = load_dataset(repository, configuration, split="test")
     except Exception as error:  # the hub client raises errors of several libraries
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise WeightsteerError(
-            f"the DailyDilemmas set ({repository}) cannot be fetched: {reason}. {next_step}"
-        ) from error
+        raise WeightsteerError(f"the published set {repository} cannot be fetched: {reason}. {next_step}") from error
     return [Record(Path(repository), line, fields) for line, fields in enumerate(published, 1)]

@@ -129,10 +129,7 @@ def own_row(record: Record) -> Item:
         near = get_close_matches(field, FIELDS, n=1, cutoff=0.8)
         if field not in FIELDS and near:
             raise record.error(field, f"unknown field; did you mean {near[0]!r}?")
-    label = record.get("label")
-    sign = None if isinstance(label, bool) else _LABELS.get(str(label).strip())
-    if sign is None:
-        raise record.error("label", f"must be 1 or -1, not {label!r}.")
+    sign = label_of(record, "label")
     item = record.text("item") if record.get("item") is not None else f"line-{record.line}"
     return Item(
         item=item,
@@ -144,6 +141,15 @@ def own_row(record: Record) -> Item:
         text=record.text("text") if record.get("text") is not None else "",
         thinking_tokens=_count(record, "thinking_tokens"),
     )
+
+
+def label_of(record: Record, field: str) -> int:
+    """A label of ±1, as a whole number, as a float (what a table with gaps makes of it) or as text."""
+    label = record.get(field)
+    sign = None if isinstance(label, bool) else _LABELS.get(str(label).strip())
+    if sign is None:
+        raise record.error(field, f"must be 1 or -1, not {label!r}.")
+    return sign
 
 
 def own_rows(records: list[Record]) -> list[Item] | None:

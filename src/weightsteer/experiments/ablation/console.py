@@ -44,6 +44,25 @@ def print_alignment(folder: Path) -> None:
         terminal(WIDTH).print(table(("basis", "side", *numbers), rows, numbers=numbers, title=str(vector)))
 
 
+def print_published(folder: Path) -> None:
+    """The subspace alignment as published, over all modules, the mean over seeds."""
+    every = pl.read_csv(folder / "subspace_alignment.csv", infer_schema_length=None).filter(pl.col("by") == "all")
+    means = every.group_by("vector", maintain_order=True).agg(pl.mean("^energy_.*$", "^.*_expected$"), pl.max("k"))
+    numbers = ("k", "energy_top", "random", "energy_weak", "random ")
+    rows = [
+        (
+            line["vector"],
+            str(line["k"]),
+            *(
+                "–" if line[name] is None else f"{line[name]:.4f}"
+                for name in ("energy_top", "top_expected", "energy_weak", "weak_expected")
+            ),
+        )
+        for line in means.iter_rows(named=True)
+    ]
+    terminal(WIDTH).print(table(("vector", *numbers), rows, numbers=numbers, title="subspace alignment, as published"))
+
+
 def _z(value: float | None) -> str:
     return "–" if value is None else f"{value:+.1f}"
 

@@ -62,7 +62,14 @@ class AnalysisReport(Stage):
             )
             for name, stages in self.alignments.items()
         }
-        write_ablations(work, measured, aligned, run=run, resamples=self.resamples)
+        published = {
+            name: polars.concat(
+                polars.read_parquet(runner.make(stage).path / "published.parquet").with_columns(seed=polars.lit(number))
+                for number, stage in enumerate(stages)
+            )
+            for name, stages in self.alignments.items()
+        }
+        write_ablations(work, measured, aligned, published, run=run, resamples=self.resamples)
 
     def _record(self, runner: Runner) -> dict[str, Any]:
         """The content of ``run.json``."""

@@ -154,7 +154,8 @@ class Ablations(Stage):
 
 @dataclass(frozen=True)
 class Alignment(Stage):
-    """``alignment.parquet``: the share of the vector in each basis, and in random bases of the same ranks."""
+    """``alignment.parquet``: the share of the vector in each basis, and in random bases of the same ranks; and
+    ``published.parquet``, the subspace alignment as published."""
 
     name: ClassVar[str] = "alignment"
 
@@ -164,8 +165,11 @@ class Alignment(Stage):
 
     def build(self, work: Path, runner: Runner) -> None:
         from weightsteer.analysis.overlap import alignment
+        from weightsteer.analysis.subspace_alignment import subspace_alignment
 
         subject = self.subject
+        vector, (model, _) = subject.steering(runner), runner.model(subject.model)
+        subspace_alignment(vector, model).write_parquet(work / "published.parquet")
         found = alignment(
             subject.steering(runner),
             lambda name, side, rank: subject.basis(name, side, rank, runner),

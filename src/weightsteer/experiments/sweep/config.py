@@ -93,8 +93,10 @@ class Calibration(Settings):
     direction: Literal["base_steered", "steered_base"] = Field(
         default="base_steered", description="KL(base, steered) or KL(steered, base)."
     )
-    text: Literal["base", "steered"] = Field(default="base", description="Whose continuations the KL is measured on.")
-    tokens: int = Field(default=32, ge=1, description="Tokens of continuation.")
+    text: Literal["base", "steered", "given"] = Field(
+        default="base", description="Measure the KL on continuations by base or steered model, or on given text."
+    )
+    tokens: int = Field(default=32, ge=1, description="Tokens of continuation, or the last so many of a given text.")
     alpha_max: float = Field(default=64.0, gt=0, description="Largest strength that is tried.")
     tolerance: float = Field(default=0.05, gt=0, lt=1, description="Accepted relative distance from the budget.")
 
@@ -111,6 +113,9 @@ class PairsConfig(ModelConfig):
     """How contrastive pairs are made."""
 
     generator: str | None = Field(default=None, description="Model that writes the pairs; by default the one trained.")
+    suffixes: str | None = Field(
+        default=None, description="JSON pool of branching suffixes: its questions; with --text given, its texts."
+    )
     generation: Generation = Generation()
 
 

@@ -25,6 +25,7 @@ from weightsteer.experiments.sweep.trained import ACTIVATIONS, CONTROL_PAIRS, Ac
 from weightsteer.files import safe_name
 from weightsteer.registry import ADAPTERS
 from weightsteer.runtime import Artifact, Experiment, ModelSpec, Stage, Step, Unit
+from weightsteer.runtime.inputs import InputFile
 
 Baseline = Literal["activation", "prompt"]
 BASELINES: tuple[Baseline, ...] = ("activation", "prompt")
@@ -72,7 +73,10 @@ class SweepExperiment(Experiment):
         given = config.generator
         self.generator = ModelSpec.of(given, config.device, config.dtype) if given else self.model
         self.folder = Path(safe_name(self.model.name))
-        behaviors = [(asked, Behavior.load(asked, family=self.model.family)) for asked in config.behavior]
+        self.suffixes: InputFile | None = None
+        if config.suffixes:
+            self.suffixes = InputFile.of(config.suffixes, f"there is no pool of suffixes {config.suffixes!r}.")
+        behaviors = [(asked, self._behavior(asked)) for asked in config.behavior]
         # as folders: two names that differ in signs alone would share them
         if same := same_name((asked, safe_name(behavior.name)) for asked, behavior in behaviors):
             raise WeightsteerError(
@@ -87,6 +91,20 @@ class SweepExperiment(Experiment):
         self.detailed = (len(config.behavior), len(config.adapter)) == (1, 1) and not config.compare
         self.recipe = config.training.recipe or ("pocket" if self.model.embedded else "paper")
         self.changes = config.training.model_dump(exclude={"recipe"}, exclude_none=True)
+
+    def _behavior(self, asked: str) -> Behavior:
+        """A behaviour, with the questions of the pool of suffixes where one is given."""
+        behavior = Behavior.load(asked, family=self.model.family)
+        if self.suffixes is None:
+            return behavior
+        from weightsteer.data.suffixes import asking, read_suffixes
+
+        return asking(behavior, read_suffixes(self.suffixes.path))
+
+    @property
+    def _texts(self) -> InputFile | None:
+        """The pool on which the KL is read, where it is read on given text."""
+        return self.suffixes if self.config.calibration.text == "given" else None
 
     def check(self) -> None:
         """Refuse a misspelt recipe or family before anything is made, not after minutes of generation."""
@@ -236,7 +254,7 @@ class SweepExperiment(Experiment):
             return PromptEntries(self.model, family.behavior)
         if family.baseline == "activation":
             pairs = self.pairs(family.behavior, seed)
-            fitted = Activations(self.model, pairs, family.behavior.name, seed, ACTIVATIONS)
+            fitted = Activations(self.model, pairs, family.behavior, seed, ACTIVATIONS, self.suffixes)
             return ActivationEntries(self.model, fitted, tuple(ACTIVATIONS), self.config.alphas)
         vector, config = self.vector(family, seed), self.config
         if not (config.compare and self.control):
@@ -248,7 +266,7 @@ class SweepExperiment(Experiment):
 
     def calibration(self, family: Family, seed: int) -> Calibration:
         """The strengths of equal side effects of one seed of a family."""
-        return Calibration(self.model, self.entries(family, seed).calibrated, self._calibration)
+        return Calibration(self.model, self.entries(family, seed).calibrated, self._calibration, self._texts)
 
     def making(self, family: Family, seed: int) -> tuple[dict[str, Any], list[Step]]:
         """What one seed of a family is made of, under the names of a `Result`, and the same as steps in their order."""
@@ -297,7 +315,7 @@ class SweepExperiment(Experiment):
         }
         if config.compare:
             calibration = at(self.calibration(family, seed), "calibration")
-            strengths = at(Strengths(self.model, entries, calibration, self._calibration), "strengths")
+            strengths = at(Strengths(self.model, entries, calibration, self._calibration, self._texts), "strengths")
             known["strengths"] = strengths
             known["matched"] = {
                 name: at(Matched(self.model, entries, strengths, rows, name), f"matched-{safe_name(name)}")

@@ -1,11 +1,11 @@
 """The last stage of a sweep: one page over all vectors and seeds, and what they are compared with."""
 
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from weightsteer.experiments.stages.items import Items
 from weightsteer.experiments.stages.vector import load_vector
 from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage
@@ -14,6 +14,8 @@ from weightsteer.versions import versions
 
 if TYPE_CHECKING:
     import polars
+
+    from weightsteer.data.evals import Item
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report(Stage):
-    """``rows.parquet``, ``summary.csv``, ``run.json``, ``report.html`` and its charts, over all results.
+    """``rows.parquet`` (and as CSV), ``summary.csv``, ``run.json``, ``report.html`` and its charts, over all results.
 
     Attributes:
         generator: the model that wrote the pairs.
@@ -75,18 +77,15 @@ class Report(Stage):
     smallest: float
 
     def build(self, work: Path, runner: Runner) -> None:
+        from weightsteer.audit import covariates_of
         from weightsteer.experiments.sweep.page import write_report
 
         results = self.results
         rows = _joined(runner, [each for result in results for each in result.sweeps.values()], "rows.parquet")
         assert rows is not None
         rows.write_parquet(work / "rows.parquet")
-        run = self._record(runner)
-        lines = [
-            line
-            for stage in self.items.values()
-            for line in (runner.make(stage).path / "items.jsonl").open(encoding="utf-8")
-        ]
+        items = self._rows_of(runner)
+        run = self._record(runner, items)
         compared: dict[str, Any] = {}
         if any(result.strengths for result in results):
             compared = {
@@ -94,7 +93,7 @@ class Report(Stage):
                 "calibration": _joined(runner, [each.strengths for each in results], "strengths.parquet"),
                 "damage": _joined(runner, [each.damage for each in results], "damage.parquet"),
                 "capability": _joined(runner, [each.capability for each in results], "capability.parquet"),
-                "covariates": self._covariates(runner),
+                "covariates": covariates_of(items),
                 "cosines": self._cosines(runner),
                 "trained_on": {
                     each.behavior: each.in_distribution for each in results if each.in_distribution in self.items
@@ -111,7 +110,8 @@ class Report(Stage):
                 for line in runner.make(result.samples).read_json("samples.json")
             ],
             norms=self._norms(runner),
-            texts={row["item"]: row["text"] for row in map(json.loads, lines)},
+            texts={row.item: row.text for rows_of in items.values() for row in rows_of},
+            noise=self._noise(items),
             pairs_audit=self._audits(runner) or None,
             branches=[line for result in results for line in _trained(result, runner)],
             null=_joined(runner, self.nulls, "null.parquet"),
@@ -119,6 +119,51 @@ class Report(Stage):
             resamples=self.resamples,
             **compared,
         )
+
+    def _rows_of(self, runner: Runner) -> "dict[str, list[Item]]":
+        """The rows of every evaluation."""
+        from weightsteer.data.evals.files import own_rows, read_records
+
+        files = {name: read_records(runner.make(stage).path / "items.jsonl") for name, stage in self.items.items()}
+        return {name: own_rows(records) or [] for name, records in files.items()}
+
+    def _noise(self, items: "Mapping[str, Sequence[Item]]") -> "polars.DataFrame | None":
+        """The dilemmas whose words decide whether an action is honest, with the label that is about honesty."""
+        import polars
+
+        from weightsteer.data.evals import registry
+        from weightsteer.data.evals.dilemma_noise import decidable
+
+        frames = []
+        for name, (registered, turn) in self._registered().items():
+            if registry.get(registered).axis == "dilemmas":
+                found = decidable(items[name]).with_columns(polars.col("label") * turn)
+                frames.append(found.select(polars.lit(name).alias("eval"), "*"))
+        return polars.concat(frames) if frames else None
+
+    def _evaluations(self, items: "Mapping[str, Sequence[Item]]") -> dict[str, dict[str, Any]]:
+        """How many rows of which label every evaluation has, and how many the published set of that name."""
+        from weightsteer.data.evals import label_balance, registry
+
+        known = {} if self.model.embedded else self._registered()
+        record: dict[str, dict[str, Any]] = {}
+        for name, rows in items.items():
+            balance = label_balance(rows)
+            record[name] = {"rows": len(rows), "positives": balance[1], "negatives": balance[-1]}
+            registered, turn = known.get(name, (None, 1))
+            if registered and (published := registry.get(registered).published):
+                record[name]["published"] = str(published.turned(turn))
+        return record
+
+    def _registered(self) -> dict[str, tuple[str, int]]:
+        """The evaluations that are known by name, each with the sign of its labels."""
+        from weightsteer.data.evals import sign
+
+        return {
+            name: (stage.registered, sign(stage.registered, stage.signs))
+            for name, stage in self.items.items()
+            if isinstance(stage, Items) and stage.registered
+        }
 
     def _audits(self, runner: Runner) -> dict[str, Any]:
         """The audit of the pairs of every seed: one for all families, which learn from the same pairs."""
@@ -148,14 +193,6 @@ class Report(Stage):
         ]
         return polars.concat(frames) if frames else None
 
-    def _covariates(self, runner: Runner) -> "polars.DataFrame":
-        """What the shifts of each item might follow beside the behaviour."""
-        from weightsteer.audit import covariates_of
-        from weightsteer.data.evals.files import own_rows, read_records
-
-        files = {name: read_records(runner.make(stage).path / "items.jsonl") for name, stage in self.items.items()}
-        return covariates_of({name: own_rows(records) or [] for name, records in files.items()})
-
     def _cosines(self, runner: Runner) -> dict[Any, dict[str, float]]:
         """Of every weight vector with the nuisance vectors of its seed."""
         from weightsteer.audit.cosines import cosines_with
@@ -168,7 +205,7 @@ class Report(Stage):
             [load_vector(each, runner, self.model) for each in distinct],
         )
 
-    def _record(self, runner: Runner) -> dict[str, Any]:
+    def _record(self, runner: Runner, items: "Mapping[str, Sequence[Item]]") -> dict[str, Any]:
         """The content of ``run.json``: the configuration that repeats the run, and digests of what it was made from."""
         return {
             "config": dict(self.config),
@@ -176,6 +213,7 @@ class Report(Stage):
             "model": _identity(self.model),
             "generator": _identity(self.generator),
             "behaviors": {result.behavior: result.behavior_digest for result in self.results},
+            "evaluations": self._evaluations(items),
             "vectors": [
                 {
                     "behavior": result.behavior,

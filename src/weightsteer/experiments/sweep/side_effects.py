@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from weightsteer.experiments.stages.items import load_items
 from weightsteer.experiments.sweep.entries import Entries, Entry, one_draw
 from weightsteer.experiments.sweep.measures import scored
+from weightsteer.runtime.inputs import InputFile
 from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage
 
@@ -24,6 +25,7 @@ class Calibration(Stage):
 
     Attributes:
         settings: the options of `weightsteer.measure.calibrate.calibrate`.
+        suffixes: a pool of texts on which the KL is read; None: the neutral texts for the model.
     """
 
     name: ClassVar[str] = "calibration"
@@ -31,12 +33,14 @@ class Calibration(Stage):
     model: ModelSpec
     entries: Entries
     settings: Mapping[str, Any]
+    suffixes: InputFile | None = None
 
     def build(self, work: Path, runner: Runner) -> None:
         from weightsteer.measure.calibrate import calibrate
 
         interventions = [entry.intervention for entry in self.entries.load(runner)]
-        found = calibrate(*runner.model(self.model), interventions, **self.settings)
+        options = dict(self.settings) | _prompts(self.suffixes)
+        found = calibrate(*runner.model(self.model), interventions, **options)
         found.write_parquet(work / "calibration.parquet")
 
 
@@ -50,6 +54,7 @@ class Strengths(Stage):
     entries: Entries
     calibration: Stage
     settings: Mapping[str, Any]
+    suffixes: InputFile | None = None
 
     def build(self, work: Path, runner: Runner) -> None:
         import polars
@@ -75,7 +80,7 @@ class Strengths(Stage):
         cost = ["value", "low", "high"]
         at = dict(found.drop_nulls("alpha_star").select("sign", "alpha_star").iter_rows())
         some = [entry.intervention for entry in one_draw(controls)]
-        options = {name: self.settings[name] for name in MEASURE}
+        options = {name: self.settings[name] for name in MEASURE} | _prompts(self.suffixes)
         measured = side_effects(*runner.model(self.model), some, at, **options)
         whose = ["method", "adapter", "seed", "control", "control_of", "draw"]
         place = [*whose, "sign"]
@@ -91,6 +96,16 @@ class Strengths(Stage):
         ]
         costs = polars.concat(lines).join(measured.select(*place, *cost), on=place, how="left", nulls_equal=True)
         return polars.concat([found, costs.select(found.columns)])
+
+
+def _prompts(suffixes: InputFile | None) -> dict[str, Any]:
+    """The texts of a pool, as options of a calibration; none for the texts it takes by itself."""
+    if suffixes is None:
+        return {}
+    from weightsteer.data.suffixes import calibration_texts, read_suffixes
+
+    prompts, audit = calibration_texts(read_suffixes(suffixes.path))
+    return {"prompts": prompts, "audit_prompts": audit}
 
 
 @dataclass(frozen=True)

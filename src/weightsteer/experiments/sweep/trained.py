@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from weightsteer.data.behaviors import Behavior
+from weightsteer.runtime.inputs import InputFile
 from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage
 
@@ -17,6 +18,7 @@ ACTIVATIONS: Mapping[str, Mapping[str, Any]] = {
     "diffmean-all": {"method": "diffmean", "layers": "all", "incremental": True},
     "pca": {"method": "pca"},
     "repe-centered": {"method": "repe-centered"},
+    "repe-published": {"method": "repe-published"},
     "probe": {"method": "probe"},
 }
 """The activation vectors of a comparison, as options of `weightsteer.training.activation.fit_activation`; by name."""
@@ -28,30 +30,35 @@ class Activations(Stage):
 
     Attributes:
         vectors: options of `weightsteer.training.activation.fit_activation`, by the name of the vector.
+        suffixes: a pool on which ``repe-published`` is read, as published; None: on the pairs.
     """
 
     name: ClassVar[str] = "activations"
 
     model: ModelSpec
     pairs: Stage
-    behavior: str
+    behavior: Behavior
     seed: int
     vectors: Mapping[str, Mapping[str, Any]]
+    suffixes: InputFile | None = None
 
     def build(self, work: Path, runner: Runner) -> None:
         import polars
 
         from weightsteer.data.pairs import kept
+        from weightsteer.data.suffixes import read_suffixes, suffix_pairs
         from weightsteer.training.activation import fit_activation
 
         model, tokenizer = runner.model(self.model)
         frame = kept(polars.read_parquet(runner.make(self.pairs).path / "pairs.parquet"))
         personas = "sys_prompt_pos" in frame.columns
         for name, options in self.vectors.items():
-            metadata = {"adapter": name, "behavior": self.behavior}
-            made = fit_activation(
-                model, tokenizer, frame, personas=personas, seed=self.seed, metadata=metadata, **options
-            )
+            metadata = {"adapter": name, "behavior": self.behavior.name}
+            fitted: dict[str, Any] = {"pairs": frame, "personas": personas, **options}
+            if self.suffixes and options["method"] == "repe-published":
+                pool = read_suffixes(self.suffixes.path)
+                fitted |= {"pairs": suffix_pairs(self.behavior, pool), "personas": True, "at": "last"}
+            made = fit_activation(model, tokenizer, seed=self.seed, metadata=metadata, **fitted)
             made.save(work / f"{name}.safetensors")
 
 

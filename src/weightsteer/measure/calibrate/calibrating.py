@@ -29,7 +29,7 @@ from weightsteer.stats.bootstrap import Array, Bootstrap
 from weightsteer.steering import Intervention
 
 LEAST_COARSE = 4  # prompts of the wide grid
-STEPS: dict[Source, float] = {"base": 0.4, "steered": 0.8}
+STEPS: dict[Source, float] = {"base": 0.4, "steered": 0.8, "given": 0.4}
 """Between the strengths of the last round, of the tolerance. A fifth power is met only at steps of 2/5 of it; the
 steered model's own text jumps with α, and with it the value."""
 
@@ -91,8 +91,9 @@ def calibrate(
             (which have no p95: the NLL is known per text, and a capability is a mean).
         direction: ``base_steered`` is KL(p₀ ‖ p_α), ``steered_base`` KL(p_α ‖ p₀).
         text: ``base``: along the base model's own greedy continuations, smooth in α. ``steered``: along those of the
-            steered model, decoded anew at every strength, as published.
-        tokens: at most so many tokens of continuation.
+            steered model, decoded anew at every strength. ``given``: along the last tokens of the texts that the
+            prompts bring, as in the published strengths (`weightsteer.data.suffixes`).
+        tokens: at most so many tokens of continuation, or the last so many of a given text.
         prompts: conversations to calibrate on, for a capability rows of a task. None: half of
             `weightsteer.data.evals.neutral.neutral_texts`, or of `weightsteer.data.evals.capability.neutral_items`.
         audit_prompts: others to check on; None: every other cluster of ``prompts``, which then serve for both.

@@ -14,7 +14,7 @@ from weightsteer.measure.calibrate.prompts import Asked
 BudgetKind = Literal["kl", "nll", "capability"]
 Statistic = Literal["p95", "mean"]
 Direction = Literal["base_steered", "steered_base"]
-Source = Literal["base", "steered"]
+Source = Literal["base", "steered", "given"]
 
 UNITS: dict[BudgetKind, str] = {"kl": "nats per token", "nll": "nats per token", "capability": "probability"}
 
@@ -28,8 +28,9 @@ class Definition:
             ``capability``: loss of the probability of the right choice on neutral tasks.
         statistic: over all tokens of all prompts, pooled; over all rows of the tasks.
         direction: ``base_steered`` is KL(p₀ ‖ p_α), ``steered_base`` KL(p_α ‖ p₀); None without a KL.
-        text: whose continuation is read; None without a KL: texts are then read as they were written.
-        tokens: at most so many tokens of continuation; None without a KL.
+        text: whose continuation is read, or the texts as they are given; None without a KL: texts are then read as they
+            were written.
+        tokens: at most so many tokens of continuation, or the last so many of a given text; None without a KL.
         budget: in nats, of a capability in probability; None for an intervention that has no strength, and is measured
             instead.
         tolerance: relative; how near the budget a strength has to come.

@@ -65,6 +65,8 @@ def meter_of(
     """
     if kind == "kl" and text == "base":
         return BaseText(model, tokenizer, direction, tokens, token_budget, other_base, ahead)
+    if kind == "kl" and text == "given":
+        return GivenText(model, tokenizer, direction, tokens, token_budget, other_base)
     if kind == "kl":
         return SteeredText(model, tokenizer, direction, tokens, token_budget, other_base)
     written = WrittenText if kind == "nll" else RightChoice
@@ -147,6 +149,30 @@ class BaseText:
             other_base=self.other_base,
         )
         return _against_plain(self.model, [(row.contexts[0], row.text) for row in rows], torch.cat(seen, 1))
+
+
+@dataclass
+class GivenText(BaseText):
+    """KL along the last tokens of the texts that the prompts bring; what stands before them belongs to the context."""
+
+    heads: dict[str, list[int]] = field(default_factory=dict)
+
+    def write(self, prompts: Sequence[Text]) -> None:
+        for text in prompts:
+            if text.item in self.texts:
+                continue
+            before = context(self.model, self.tokenizer, None, text, 0.0, 0)
+            ids = render_chat(self.tokenizer, text.messages, answer_prefix=text.text)[len(before) :]
+            takes = f"text {text.item!r} takes {len(before) + len(ids)} tokens with its prompt"
+            check_length(self.model, len(before) + len(ids), takes, "shorten it")
+            self.heads[text.item], self.texts[text.item] = ids[: -self.length], ids[-self.length :]
+
+    def rows(self, intervention: Intervention, prompts: Sequence[Text], alphas: Sequence[float]) -> list[TeacherForced]:
+        plain = super().rows(intervention, prompts, alphas)
+        return [
+            replace(row, contexts=tuple([*each, *self.heads[text.item]] for each in row.contexts))
+            for row, text in zip(plain, prompts, strict=True)
+        ]
 
 
 @dataclass

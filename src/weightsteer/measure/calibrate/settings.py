@@ -55,7 +55,7 @@ def check_measure(budget_kind: str, statistic: str, direction: str, text: str, t
         ("budget_kind", budget_kind, tuple(BUDGETS)),
         ("statistic", statistic, ("p95", "mean")),
         ("direction", direction, ("base_steered", "steered_base")),
-        ("text", text, ("base", "steered")),
+        ("text", text, ("base", "steered", "given")),
     ):
         if given not in known:
             raise unknown(name, given, known)

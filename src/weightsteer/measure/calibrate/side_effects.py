@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from weightsteer.data.evals.base import Item
+from weightsteer.data.evals.neutral import Text
 from weightsteer.inference.batching import TOKENS, enough_memory
 from weightsteer.inference.forward import evaluating
 from weightsteer.measure.calibrate.definition import BudgetKind, Direction, Source, Statistic
@@ -41,15 +43,18 @@ def side_effects(
     direction: Direction = "base_steered",
     text: Source = "base",
     tokens: int = 32,
+    prompts: Sequence[Text] | Sequence[Item] | None = None,
+    audit_prompts: Sequence[Text] | Sequence[Item] | None = None,
     token_budget: int = TOKENS,
     resamples: int = 1000,
     other_base: bool = False,
     shown: bool = True,
 ) -> pl.DataFrame:
-    """Measure interventions as `calibrate` does, on the prompts it calibrates on by default.
+    """Measure interventions as `calibrate` does, on the prompts it calibrates on.
 
     Args:
         strengths: by sign, ``{1: 0.8, -1: -1.2}``, for all interventions.
+        prompts, audit_prompts: as for `calibrate`; what is measured on are those it calibrates on.
         budget_kind, statistic, direction, text, tokens, token_budget, resamples, other_base: as for `calibrate`.
 
     Returns:
@@ -63,7 +68,7 @@ def side_effects(
     statistic = statistic or usual_statistic(budget_kind)
     check_measure(budget_kind, statistic, direction, text, tokens)
     check_strengths(strengths)
-    asked, _ = chosen_prompts(model, None, None, tasks=budget_kind == "capability")
+    asked, _ = chosen_prompts(model, prompts, audit_prompts, tasks=budget_kind == "capability")
     meter = meter_of(budget_kind, text, model, tokenizer, direction, tokens, token_budget, other_base, asked)
     draws = Bootstrap(resamples, 0)
     lines = []

@@ -79,7 +79,7 @@ def test_tables_and_figures_lie_beside_the_page_and_leave_with_their_arguments(r
     assert pl.read_csv(report.parent / "calibration.csv").height == calibration().height
     (tmp_path / "comparison.csv").write_text("old")
     bare = write_report(tmp_path, swept().filter(adapter="lora", eval="claims"), run={}, resamples=10)
-    assert {path.stem for path in tmp_path.glob("*.csv")} == {"summary", "summary_by_seed"}
+    assert {path.stem for path in tmp_path.glob("*.csv")} == {"rows", "summary", "summary_by_seed"}
     text = bare.read_text("utf-8")
     assert not [
         name for name in ("frontier", "costs", "matched", "audit", "controls") if f'<section id="{name}"' in text

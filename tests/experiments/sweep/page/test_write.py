@@ -97,7 +97,7 @@ def test_all_files_are_there(report: Path) -> None:
     names = set(digests(report.parent))
     figures = ["dose-response-dilemmas", "dose-response-claims-facts", "rows-dilemmas", "rows-claims-facts", "norms"]
     charts = {f"charts/{name}.{kind}" for name in figures for kind in ("svg", "png")}
-    assert names == {"report.html", "run.json", "summary.csv", "summary_by_seed.csv"} | charts
+    assert names == {"report.html", "run.json", "rows.csv", "summary.csv", "summary_by_seed.csv"} | charts
     assert pl.read_csv(report.parent / "summary.csv").height == 9
     assert pl.read_csv(report.parent / "summary_by_seed.csv").height == 18
     assert len(report.read_bytes()) < 400_000
@@ -123,7 +123,7 @@ def test_ids_are_unique_and_links_lead_somewhere(report: Path) -> None:
     assert len(ids) == len(set(ids))
     targets = [str(a["href"])[1:] for _, a in page.tags if str(a.get("href", "")).startswith("#")]
     assert set(targets) <= set(ids)
-    assert len(targets) == 10
+    assert len(targets) == 12
 
 
 def test_what_users_wrote_is_shown_not_run(report: Path) -> None:

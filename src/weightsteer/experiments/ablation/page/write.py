@@ -50,6 +50,7 @@ def write_ablations(
     folder: str | Path,
     measured: Mapping[str, Measured],
     aligned: Mapping[str, pl.DataFrame],
+    published: Mapping[str, pl.DataFrame] | None = None,
     *,
     run: Mapping[str, Any],
     resamples: int = 2000,
@@ -59,7 +60,8 @@ def write_ablations(
     Args:
         folder: made when absent.
         measured: what was measured of each vector, by its name.
-        aligned: of each vector what `weightsteer.analysis.overlap` returns, with a column ``seed``.
+        aligned: of each vector what `weightsteer.analysis.overlap.alignment` returns, with a column ``seed``.
+        published: of each vector what `weightsteer.analysis.subspace_alignment` returns, with a column ``seed``.
         run: provenance, nested as it is.
         resamples: bootstrap resamples behind every interval.
     """
@@ -81,6 +83,7 @@ def write_ablations(
         facts=_facts(measured, tables, aligned, run),
         sections=sections,
         diagnostic=[row for name, one in tables.items() for row in _diagnostic(name, one)],
+        published=[row for name, one in (published or {}).items() for row in _published(name, one)],
         aligned=[
             {"vector": name, "rows": _aligned(one), "sentence": most_aligned(one)} for name, one in aligned.items()
         ],
@@ -93,7 +96,11 @@ def write_ablations(
         page,
         run=run,
         figures=[section[name] for section in sections for name in ("maps", "curves") if section[name]],
-        tables={"table": joined, "alignment": _joined(aligned, "seed")},
+        tables={
+            "table": joined,
+            "alignment": _joined(aligned, "seed"),
+            "subspace_alignment": _joined(published or {}, "seed"),
+        },
     )
 
 
@@ -343,6 +350,24 @@ def _diagnostic(vector: str, lines: pl.DataFrame) -> list[dict[str, str]]:
                 }
             )
     return found
+
+
+def _published(name: str, lines: pl.DataFrame) -> list[dict[str, Any]]:
+    """The published shares of one vector over all modules and by kind, means over seeds."""
+    values = pl.mean("energy_top", "top_expected", "energy_weak", "weak_expected")
+    means = lines.filter(pl.col("by").is_in(["all", "kind"])).group_by("by", "group", maintain_order=True)
+    return [
+        {
+            "vector": name,
+            "group": "all modules" if line["by"] == "all" else line["group"],
+            "k": line["k"],
+            "top": f"{line['energy_top']:.4f}",
+            "top_expected": f"{line['top_expected']:.4f}",
+            "weak": "–" if line["energy_weak"] is None else f"{line['energy_weak']:.4f}",
+            "ratio": "–" if line["energy_weak"] is None else f"{line['energy_weak'] / line['weak_expected']:.3f}",
+        }
+        for line in means.agg(values, pl.max("k")).sort("by").iter_rows(named=True)
+    ]
 
 
 def _aligned(lines: pl.DataFrame) -> list[dict[str, Any]]:

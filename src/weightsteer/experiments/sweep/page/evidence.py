@@ -33,6 +33,8 @@ class Evidence:
         damage, capability: see `weightsteer.measure.damage_table`.
         points: see `weightsteer.stats.frontier`.
         in_distribution: behaviour to the evaluation that asks what it was trained on.
+        noise: ``eval`` with the columns of `weightsteer.data.evals.dilemma_noise.decidable`: rows that keywords decide.
+        cues: `weightsteer.measure.cues.cue_summary` of the rows of the four-cue test.
     """
 
     audit: Audit | None = None
@@ -44,6 +46,8 @@ class Evidence:
     capability: pl.DataFrame | None = None
     points: pl.DataFrame | None = None
     in_distribution: Mapping[str, str] | None = None
+    noise: pl.DataFrame | None = None
+    cues: pl.DataFrame | None = None
 
     @property
     def effects(self) -> pl.DataFrame | None:
@@ -57,6 +61,8 @@ class Evidence:
             "frontier": self.points,
             "damage": self.damage,
             "capability": self.capability,
+            "cues": self.cues,
+            "label_noise": None if self.noise is None else self.noise.filter(pl.col("says") != pl.col("label")),
             **dict.fromkeys(("audit", "transfer", "nuisances", "controls")),
         }
         if carried := self.audit:

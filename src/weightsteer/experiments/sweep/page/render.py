@@ -10,12 +10,15 @@ from weightsteer.audit.words import of as words_of
 from weightsteer.experiments.sweep.page.audit import cosine_table, followed, in_short, matrices, verdicts
 from weightsteer.experiments.sweep.page.controls import control_tables, meanings, without_strength
 from weightsteer.experiments.sweep.page.costs import cost_tables
+from weightsteer.experiments.sweep.page.cues import cue_tables
 from weightsteer.experiments.sweep.page.decisions import decision_tables
 from weightsteer.experiments.sweep.page.details import audit_table, flipped, limits, sample_grids
+from weightsteer.experiments.sweep.page.diagnosis import diagnoses
 from weightsteer.experiments.sweep.page.evidence import Evidence
 from weightsteer.experiments.sweep.page.families import comparisons, price
 from weightsteer.experiments.sweep.page.figures import SCOPE, Placed
 from weightsteer.experiments.sweep.page.matched import in_words, matched_tables, not_usable
+from weightsteer.experiments.sweep.page.published import published_tables
 from weightsteer.formatting import estimate, listed, number, share, signed
 from weightsteer.report.cells import bar, key, reach
 from weightsteer.report.charts import Series, series, short_module
@@ -82,6 +85,9 @@ def render(
         controls_show=meanings(controls) if controls else [],
         strengths=strengths,
         sections=sections,
+        published=published_tables(summary, run, shown),
+        diagnoses=diagnoses(known, evidence.noise, shown, strengths),
+        cues=cue_tables(evidence.cues, shown),
         families=comparisons(summary, branches, norms, shown, strengths, evidence.damage),
         priced=evidence.damage is not None,
         costs=cost_tables(evidence, shown, strengths),

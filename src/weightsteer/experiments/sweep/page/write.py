@@ -1,11 +1,13 @@
 """The report of a sweep: what is computed from its rows, then the page, the charts and every table as CSV."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from weightsteer.experiments.sweep.page.cues import cue_frame
 from weightsteer.experiments.sweep.page.evidence import Cosines, gather
 from weightsteer.experiments.sweep.page.figures import figures
 from weightsteer.experiments.sweep.page.render import render
@@ -22,6 +24,7 @@ def write_report(
     samples: Sequence[Mapping[str, Any]] = (),
     norms: pl.DataFrame | None = None,
     texts: Mapping[str, str] | None = None,
+    noise: pl.DataFrame | None = None,
     pairs_audit: Mapping[str, Any] | None = None,
     branches: Sequence[Mapping[str, Any]] = (),
     matched: pl.DataFrame | None = None,
@@ -42,12 +45,15 @@ def write_report(
     Args:
         folder: made when absent; of an earlier report there nothing is left.
         rows: what ``weightsteer.sweep`` returned, of one or several seeds, evaluations and interventions.
-        run: what ``run.json`` holds: shown as provenance, nested as it is.
+        run: what ``run.json`` holds: shown as provenance, nested as it is. ``evaluations``, where it has them, gives
+            the ``published`` size of a set by its name.
         samples: generated texts, each with ``prompt``, ``alpha``, ``seed`` and ``text``.
             With several vectors in one report, here and in ``norms`` a ``vector`` names the one it belongs to, as
             "behavior, adapter".
         norms: ``seed, layer, module, norm``: the Frobenius norm of dW per module; layer −1 is outside the decoder.
         texts: what a human reads for an item; its identifier is shown when missing.
+        noise: rows that keywords decide, ``eval`` with what `weightsteer.data.evals.dilemma_noise.decidable` returns:
+            for the diagnosis.
         pairs_audit: the audit of the training pairs, or one for each seed under its name.
         branches: what was trained, a record for each branch: ``behavior, adapter, seed, side``, the number of
             ``parameters`` trained, and the losses ``train`` and ``validation`` of the checkpoint kept (or None).
@@ -87,8 +93,11 @@ def write_report(
         **judged,
     )
     drawn = figures(known, summary, by_seed, norms, evidence, null)
+    evidence = replace(evidence, noise=noise, cues=cue_frame(rows, resamples))
     given = (run, samples, norms, texts or {}, pairs_audit, branches, evidence)
     page = render(known, summary, by_seed, drawn, *given, smallest=smallest, resamples=resamples)
     tables = {"summary": summary, "summary_by_seed": by_seed, "null": null, "calibration": calibration}
     tables |= evidence.tables()
+    # the rows with the published column: the log-ratio along the label
+    tables["rows"] = rows.with_columns(along=pl.col("logratio") * pl.col("label"))
     return write_page(folder, page, run=run, figures=[placed.figure for placed in drawn], tables=tables)
