@@ -16,7 +16,7 @@ from weightsteer.cli import output
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.ablation.config import AblationConfig, AlignmentConfig
 from weightsteer.experiments.gaming.config import GamingConfig
-from weightsteer.experiments.settings import Names, Seeds, Settings
+from weightsteer.experiments.settings import LARGEST_ALPHA, Dtype, Name, Names, Resamples, Seeds, Settings
 from weightsteer.experiments.sweep.config import (
     Calibration,
     DataConfig,
@@ -292,7 +292,7 @@ class Report(Command):
 
     rows: tuple[Path, ...] = Field(description="Report folders, or Parquet files of rows.")
     out: Path = Field(default=Path("report"), description="Folder to write.")
-    resamples: int = Field(default=10_000, ge=1, description="Bootstrap resamples behind each interval.")
+    resamples: Resamples = 10_000
 
     def __call__(self) -> None:
         from weightsteer.experiments.sweep.replicate import joined_report
@@ -309,17 +309,21 @@ class Export(Command):
 
     vector: Path = Field(description="A saved vector.")
     out: Path = Field(description="Folder to write.")
-    model: str | None = Field(default=None, description="Base model of the proof; by default the one the file names.")
-    alpha: float = Field(default=1.0, description="Strength to put into the folder.")
-    rank: int | None = Field(default=None, description="Keep this many singular values per module.")
-    energy: float | None = Field(default=None, description="Or keep this share of each module's squared norm, as 0.99.")
+    model: Name | None = Field(default=None, description="Base model of the proof; by default the one the file names.")
+    alpha: float = Field(
+        default=1.0, ge=-LARGEST_ALPHA, le=LARGEST_ALPHA, description="Strength to put into the folder."
+    )
+    rank: int | None = Field(default=None, ge=1, description="Keep this many singular values per module.")
+    energy: float | None = Field(
+        default=None, gt=0, le=1, description="Or keep this share of each module's squared norm, as 0.99."
+    )
     drop_bias: bool = Field(default=False, description="Leave out changes of biases, which a LoRA cannot hold.")
     proof: bool = Field(default=True, description="Load the folder in PEFT and compare logits with the steered model.")
     merged: bool = Field(default=False, description="A whole checkpoint, with the vector added to its weights.")
-    dtype: str | None = Field(
+    dtype: Dtype | None = Field(
         default=None, description="Type of the merged weights; by default that of the base model."
     )
-    push: str | None = Field(default=None, description="Upload to this Hugging Face repository, OWNER/NAME.")
+    push: Name | None = Field(default=None, description="Upload to this Hugging Face repository, OWNER/NAME.")
     private: bool = Field(default=False, description="Make that repository private.")
 
     def __call__(self) -> None:
@@ -383,7 +387,7 @@ class PocketBuild(Command):
 
     size: str = Field(description="pocket-s, pocket or pocket-l.")
     out: Path | None = Field(default=None, description="Folder to write; named after the size by default.")
-    steps: int | None = Field(default=None, description="Optimiser steps; by default what the size needs.")
+    steps: int | None = Field(default=None, ge=1, description="Optimiser steps; by default what the size needs.")
     resume: bool = Field(default=True, description="Go on from a checkpoint in the folder.")
 
     def __call__(self) -> None:

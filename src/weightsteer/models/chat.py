@@ -1,6 +1,8 @@
 """Render a conversation to token ids with the chat template of a model."""
 
+import re
 from collections.abc import Mapping, Sequence
+from weakref import WeakKeyDictionary
 
 from jinja2 import TemplateError
 from transformers import PreTrainedTokenizerBase
@@ -26,6 +28,11 @@ def render_chat(
     """
     if not tokenizer.chat_template:
         raise WeightsteerError("this tokenizer has no chat template: take that of an instruction-tuned model.")
+    if found := next(filter(None, (_control(tokenizer).search(each["content"]) for each in messages)), None):
+        raise WeightsteerError(
+            f"a message holds {found[0]!r}, which this model reads as a token that controls the chat (here the "
+            f"beginning of it: {found.string[:60]!r}). Take it out: it would end the turn, or begin another one."
+        )
     chat = [dict(message) for message in messages]
     system = chat[0]["content"].strip() if chat and chat[0]["role"] == "system" else ""
     try:
@@ -43,6 +50,18 @@ def render_chat(
     if not thinking and text.rstrip().endswith("<think>"):
         text = text.rstrip() + "\n\n</think>\n\n"
     return list(tokenizer(text + answer_prefix, add_special_tokens=False)["input_ids"])
+
+
+def _control(tokenizer: PreTrainedTokenizerBase) -> re.Pattern[str]:
+    """What stands for a token of the chat itself, such as ``<|im_end|>``."""
+    if tokenizer not in _controls:
+        added = (each.content for each in tokenizer.added_tokens_decoder.values() if each.special)
+        tokens = sorted(filter(str.strip, {*tokenizer.all_special_tokens, *added}), key=len, reverse=True)
+        _controls[tokenizer] = re.compile("|".join(map(re.escape, tokens)) or r"(?!)")
+    return _controls[tokenizer]
+
+
+_controls: WeakKeyDictionary[PreTrainedTokenizerBase, re.Pattern[str]] = WeakKeyDictionary()
 
 
 def _template(tokenizer: PreTrainedTokenizerBase, chat: list[dict[str, str]], thinking: bool) -> str:

@@ -4,14 +4,15 @@ Tensors, all fp32: those of part i of a module's sum are ``<module>.<i>.<key>`` 
 without the coefficient. A term that occurs several times is stored once, at its first place. Metadata: one entry,
 ``weightsteer``, with a JSON object::
 
-    {"version": 2,
+    {"version": 3, "digest": over all that follows,
      "modules": [{"name": …, "shape": [d_out, d_in], "rank": …, "norm": …,
                   "parts": [{"form": "low_rank", "coefficient": …, "digest": …, "tensors": "<module>.<i>",
                              "options": {…}, "base": digest of the base weight, or null}, …]}, …],
      "norm": …, "metadata": {…}}
 
 The delta of a module is the sum of its parts, each times its coefficient. Forms that change the base weight (a scale,
-a rotation) store its digest, not the weight. Version 1 knew low rank only, and had neither digests nor options.
+a rotation) store its digest, not the weight. Version 2 had no digest of the header; version 1 knew low rank only,
+and had neither digests nor options.
 (One entry only: safetensors keeps several in random order.)
 """
 
@@ -30,8 +31,8 @@ from torch import Tensor, nn
 from weightsteer.errors import WeightsteerError
 from weightsteer.terms import BaseWeight, Sum, Term
 from weightsteer.vector.deltas import Deltas
+from weightsteer.vector.header import VERSION, ModuleHeader, parse, sealed
 
-VERSION = 2
 _ENTRY = "weightsteer"
 
 
@@ -62,7 +63,7 @@ def write(path: Path, deltas: Deltas, metadata: Mapping[str, Any]) -> Path:
             )
         known = {"shape": list(total.shape), "rank": deltas.rank(name), "norm": deltas.norm(name)}
         modules.append({"name": name, **known, "parts": parts})
-    header = {"version": VERSION, "modules": modules, "norm": deltas.total_norm(), "metadata": metadata}
+    header = sealed({"version": VERSION, "modules": modules, "norm": deltas.total_norm(), "metadata": metadata})
     text = json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with _replacing(path) as partial:
         save_file(_apart(tensors), partial, {_ENTRY: text})
@@ -202,14 +203,12 @@ class _File:
                     f"{path} is a safetensors file but no weight vector of this package. From two PEFT "
                     "adapters make one with WeightVector.from_adapters or `weightsteer diff`."
                 )
-            header = json.loads(entry)
-            if not 1 <= header["version"] <= VERSION:
-                raise WeightsteerError(
-                    f"{path} has format version {header['version']}, this release reads 1 to {VERSION}: "
-                    "use the release of weightsteer that wrote it."
-                )
-            self.metadata: dict[str, Any] = header["metadata"]
-            self.modules = {module["name"]: _module(module) for module in header["modules"]}
+            try:
+                header = parse(entry)
+            except WeightsteerError as error:
+                raise WeightsteerError(f"{path}: {error}.") from error
+            self.metadata: dict[str, Any] = header.metadata
+            self.modules = {module.name: _module(module) for module in header.modules}
             parts = [part for module in self.modules.values() for part in module.parts]
             needed = {f"{part.place}.{key}" for part in parts for key in part.form.keys}
             if missing := sorted(needed - set(self._open.keys())):
@@ -235,6 +234,8 @@ class _File:
         term = part.form.restore(tensors, shape, base, part.options)
         if part.digest not in (None, term.digest):
             raise ValueError(f"the tensors of {part.place} are not those that were saved")
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point()):
+            raise ValueError(f"the tensors of {part.place} hold NaN or infinity")
         if base is None:
             self._shared[part.place] = term
         return term
@@ -255,23 +256,25 @@ class _File:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise WeightsteerError(
                 f"{self.path} is damaged or no weight vector ({error}). Copy or make it again."
             ) from error
 
 
-def _module(header: Mapping[str, Any]) -> _Module:
-    d_out, d_in = header["shape"]
+def _module(header: ModuleHeader) -> _Module:
+    for part in header.parts:
+        if part.form not in Term.forms:
+            raise ValueError(f"{header.name}: there is no form {part.form!r} of a delta")
     parts = tuple(
         _Part(
-            form=Term.forms[part["form"]],
-            coefficient=float(part["coefficient"]),
-            place=part.get("tensors", f"{header['name']}.{index}"),
-            options=part.get("options", {}),
-            digest=part.get("digest"),
-            base=part.get("base"),
+            form=Term.forms[part.form],
+            coefficient=part.coefficient,
+            place=part.tensors or f"{header.name}.{index}",
+            options=part.options,
+            digest=part.digest,
+            base=part.base,
         )
-        for index, part in enumerate(header["parts"])
+        for index, part in enumerate(header.parts)
     )
-    return _Module((int(d_out), int(d_in)), float(header["norm"]), header.get("rank"), parts)
+    return _Module(header.shape, header.norm, header.rank, parts)

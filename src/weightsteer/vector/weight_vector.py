@@ -45,6 +45,13 @@ class WeightVector:
             raise WeightsteerError(
                 f"the metadata of a vector must be JSON: strings, finite numbers, lists, dicts ({error})."
             ) from error
+        for name, kinds in {"method": str, "behavior": str, "adapter": str, "seed": int}.items():
+            if not isinstance(value := self._metadata[name], kinds) or isinstance(value, bool):
+                raise WeightsteerError(
+                    f"the metadata of the vector gives {name} as {value!r:.60}, which should be a "
+                    f"{'text' if kinds is str else 'whole number'}. Make the vector again, or set it right with "
+                    f"with_metadata({name}=...)."
+                )
 
     @classmethod
     def from_adapters(
