@@ -147,7 +147,7 @@ VECTORS: dict[str, tuple[Change, list[str]]] = {
 # what is done to adapter_config.json of a LoRA
 ADAPTERS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "alpha": ({"lora_alpha": "x"}, ["lora_alpha", "adapter_config.json"]),
-    "alpha-nan": ({"lora_alpha": float("nan")}, ["lora_alpha", "finite"]),
+    "alpha-nan": ({"lora_alpha": float("nan")}, ["lora_alpha"]),
     "rank": ({"r": "x"}, ["r:", "adapter_config.json"]),
     "rank-0": ({"r": 0}, ["rank 4 in the file but 0"]),
     "pattern": ({"alpha_pattern": {"q_proj": "x"}}, ["alpha_pattern"]),
@@ -183,7 +183,7 @@ FLAGS: dict[str, list[str]] = {
     "--device mps": ["device", "mps"],
     "--device gpu": ["device", "cuda"],
     "--device meta": ["device"],
-    "--device cuda:99": ["cuda"],
+    "--device cuda:99": ["CUDA"],
     "--dtype int8": ["dtype"],
     "--resamples -1": ["resamples", "greater than or equal to 100"],
     "--resamples 0": ["resamples", "greater than or equal to 100"],
@@ -195,7 +195,7 @@ FLAGS: dict[str, list[str]] = {
     "--workers 0": ["workers", "greater than or equal to 1"],
     "--evals dilemmas dilemmas": ["dilemmas is given twice"],
     "--evals": ["evals"],
-    "--evals =": ["evals"],
+    "--evals =": ["unknown evaluation"],
     "--rank 1000000": ["rank", "less than or equal to 65536"],
     "--rank 60000": ["rank 60000", "32"],
     "--rank 0": ["rank", "greater than or equal to 1"],

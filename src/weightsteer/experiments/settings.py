@@ -59,6 +59,8 @@ def _named(given: str) -> str:
 
 
 def _strengths(given: tuple[float, ...]) -> tuple[float, ...]:
+    if not given:
+        raise ValueError("give at least one")
     if not all(map(math.isfinite, given)):
         raise ValueError("strengths are finite numbers")
     if any(abs(alpha) > LARGEST_ALPHA for alpha in given):

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from weightsteer.errors import WeightsteerError, same_name
+from weightsteer.errors import WeightsteerError, same_name, unknown
 from weightsteer.experiments.ablation.config import Options
 from weightsteer.experiments.ablation.report import AnalysisReport, VectorOf
 from weightsteer.experiments.ablation.stages import Ablations, Alignment, Subject
@@ -76,6 +76,7 @@ class Analysis(Experiment):
 
     def check(self) -> None:
         self.sweep.check()
+        _check_bases(self.options.bases)
 
     def first(self) -> Unit:
         steps = {
@@ -206,6 +207,18 @@ def _plans(plans: Sequence[str]) -> list[str]:
     for name in plans:
         get(name)
     return list(dict.fromkeys(plans))
+
+
+def _check_bases(names: Sequence[str]) -> None:
+    """Refuse a misspelt basis before anything is trained."""
+    from weightsteer.analysis.bases import registry
+
+    for name in names:
+        kind, at, side = name.partition("@")
+        for one in kind.split("&"):
+            registry.get(one.strip())
+        if at and side not in ("input", "output", "both"):
+            raise unknown("side of a basis", side, ("input", "output", "both"))
 
 
 def _needs_pairs(names: Sequence[str]) -> bool:

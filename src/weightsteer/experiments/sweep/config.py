@@ -165,7 +165,9 @@ class RowsConfig(Settings):
     """The evaluations that a vector is measured on."""
 
     evals: tuple[Name, ...] | None = Field(
-        default=None, description="Evaluations, or NAME=FILE with your own rows; by default those the behaviour names."
+        default=None,
+        min_length=1,
+        description="Evaluations, or NAME=FILE with your own rows; by default those the behaviour names.",
     )
     data: Name | None = Field(default=None, description="Rows (JSONL or CSV) for the one evaluation that is measured.")
 

@@ -93,7 +93,7 @@ class SweepExperiment(Experiment):
         from weightsteer.training import Recipe
 
         for adapter in self.config.adapter:
-            Recipe.load(self.recipe, adapter, **self.changes)
+            self.model.check_rank(Recipe.load(self.recipe, adapter, **self.changes).rank)
 
     @property
     def seeds(self) -> tuple[int, ...]:
