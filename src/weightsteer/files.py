@@ -4,6 +4,8 @@ import hashlib
 import json
 import os
 import re
+import stat
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -100,6 +102,13 @@ def write_atomically(path: Path, content: bytes) -> None:
     fresh.write_bytes(content)
     flush(fresh)
     fresh.replace(path)
+
+
+def follow_umask(files: Iterable[Path], like: Path) -> None:
+    """Give files the permissions of ``like``, which was opened in the usual way: some libraries make private ones."""
+    mode = stat.S_IMODE(like.stat().st_mode)
+    for path in files:
+        path.chmod(mode)
 
 
 def flush(path: Path) -> None:

@@ -5,6 +5,8 @@ train, or hang is a failure by its time.
 """
 
 import json
+import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from tiny import random_lora, tiny
 
 from weightsteer.cli import MISTAKE, main
+from weightsteer.models import chat
 from weightsteer.vector import WeightVector
 from weightsteer.vector.header import sealed
 
@@ -262,6 +265,42 @@ CONFIGS: dict[str, tuple[str | bytes, list[str]]] = {
 }
 
 
+LOOP = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
+
+
+def template(text: str) -> Callable[[Path], object]:
+    def write(folder: Path) -> None:
+        (folder / "chat_template.jinja").write_text(text)
+
+    return write
+
+
+def config_json(text: str) -> Callable[[Path], object]:
+    return lambda folder: (folder / "config.json").write_text(text)
+
+
+def without_tokenizer(folder: Path) -> None:
+    for path in [*folder.glob("token*"), *folder.glob("chat*"), *folder.glob("special*")]:
+        path.unlink()
+
+
+# by name of the folder: what is done to a model
+MODELS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
+    "not-json": (config_json("{oops"), ["config.json is not JSON", "copy or download"]),
+    "nested": (config_json("[" * DEEP), ["config.json is not JSON", "nested too deeply"]),
+    "list": (config_json("[1]"), ["holds no configuration"]),
+    "empty-config": (config_json("{}"), ["cannot load the model"]),
+    "sizes": (config_json('{"model_type": "qwen3", "hidden_size": "x"}'), ["cannot load the model"]),
+    "loop": (template(LOOP), ["chat template", "does not come to an end"]),
+    "template": (template("{{ oops("), ["chat template", "end of template"]),
+    "template-error": (template("{{ 1 / 0 }}"), ["chat template", "cannot be rendered", "ZeroDivisionError"]),
+    "no-tokenizer": (without_tokenizer, ["no tokenizer"]),
+    "truncated": (lambda folder: os.truncate(folder / "model.safetensors", 1000), ["cannot load the model"]),
+    "no-weights": (lambda folder: (folder / "model.safetensors").unlink(), ["cannot load the model"]),
+    "no-config": (lambda folder: (folder / "config.json").unlink(), ["cannot load the model"]),
+}
+
+
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("bad")
@@ -270,6 +309,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for name, (content, _) in table.items():
             path = home / kind / (name if "." in name else name + suffix)
             path.write_bytes(content.encode("utf-8", "surrogatepass") if isinstance(content, str) else content)
+    for name, (damage, _) in MODELS.items():
+        damage(shutil.copytree(tiny_config().model, home / "models" / name))
     (home / "kind.yaml").write_text(BEHAVIOR)
     (home / "good.jsonl").write_text(row())
     (home / "run.json").write_text(tiny_config().model_dump_json())
@@ -371,3 +412,12 @@ def test_flags(line: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFix
 def test_configurations(name: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """run.json is edited by hand, and sent around."""
     refused(f"replicate --config {files}/config/{name}.json --out {tmp_path}", CONFIGS[name][1], capsys)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models(
+    name: str, files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder from elsewhere: what is wrong with it is said, and its template cannot stop the program."""
+    monkeypatch.setattr(chat, "TIME_LIMIT", 0.3)
+    refused(f"data {run_flags(files, tmp_path)} --model {files}/models/{name}", MODELS[name][1], capsys)

@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "write a vector as a LoRA folder for PEFT and vLLM, or merged into its base model",
     "list": "the evaluations, behaviours, adapters, bases, plans, controls and models there are",
     "store": "what is stored in an output folder, how large, and from what; --prune frees space",
+    "store verify": "whether every artifact is as it was written: its inputs, its files, and their digests",
     "pocket build": "train an embedded model from random weights",
     "pocket score": "measure what an embedded model knows",
 }
@@ -38,7 +39,9 @@ COMMANDS = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 2 a mistake (one message on standard error), 130 Ctrl-C."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     try:
+        _check_folder()
         return _run(arguments)
     except WeightsteerError as error:
         return _mistake(error)
@@ -55,6 +58,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         if explained is None:
             raise
         return _mistake(explained)
+
+
+def _open_streams() -> None:
+    """Streams that can be written to, whatever the caller closed and whichever letters its encoding has.
+
+    A number below 3 that is free would be that of the next file to be opened, and messages of libraries would go there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise WeightsteerError("the working folder was removed: change to one that exists (cd).") from error
 
 
 def _mistake(error: WeightsteerError) -> int:
@@ -78,6 +105,8 @@ def _run(arguments: Sequence[str]) -> int:
         if rest[0] not in pocket:
             raise unknown("command of weightsteer pocket", rest[0], pocket)
         name, *rest = f"pocket {rest[0]}", *rest[1:]
+    if name == "store" and rest[:1] == ["verify"]:
+        name, *rest = "store verify", *rest[1:]
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     from weightsteer.cli.flags import parse

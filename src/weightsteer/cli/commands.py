@@ -7,7 +7,7 @@ the experiment that it belongs to, so a command offers only the flags that it us
 import sys
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 from tyro.conf import Positional
@@ -30,6 +30,9 @@ from weightsteer.experiments.sweep.config import (
     VectorConfig,
     of_vector,
 )
+
+if TYPE_CHECKING:
+    from weightsteer.runtime.store import Store as ArtifactStore
 
 Kind = Literal["evals", "behaviors", "adapters", "bases", "plans", "controls", "models"]
 Workers = Annotated[int | None, Field(ge=1, description="Processes; one per core on embedded models, else one.")]
@@ -364,11 +367,7 @@ class Store(Command):
     prune: bool = Field(default=False, description="Remove what no current run uses, after listing it.")
 
     def __call__(self) -> None:
-        from weightsteer.runtime.store import Store
-
-        if not self.out.is_dir():
-            raise WeightsteerError(f"there is no folder {self.out}; name an output folder with --out.")
-        store = Store(self.out)
+        store = _store(self.out)
         found = store.listing()
         unused = [entry for entry in found if entry.state != "current"]
         if not self.prune:
@@ -376,6 +375,36 @@ class Store(Command):
         output.stored(unused, "to be removed" if self.prune else "of these, --prune would remove")
         if self.prune:
             print(f"freed {output.size(store.prune(unused))}")
+
+
+class StoreVerify(Command):
+    """Read every artifact of an output folder and compare it with its record: inputs with key, files with digest.
+
+    The exit code is 2 when one is not as it was written; the next run makes it again.
+
+    Example:
+      weightsteer store verify --out out
+    """
+
+    out: Path = Field(default=Path("out"), description="Folder of all artifacts.")
+
+    def __call__(self) -> None:
+        read, damaged = _store(self.out).verify()
+        print(f"{read - len(damaged)} of {read} artifacts are as they were written")
+        if damaged:
+            listed = "\n".join(f"  {path}: {flaw}" for path, flaw in damaged)
+            raise WeightsteerError(
+                f"{len(damaged)} of {read} artifacts are damaged:\n{listed}\nA run that needs them makes them again; "
+                "`weightsteer store --prune` removes them."
+            )
+
+
+def _store(out: Path) -> "ArtifactStore":
+    from weightsteer.runtime.store import Store
+
+    if not out.is_dir():
+        raise WeightsteerError(f"there is no folder {out}; name an output folder with --out.")
+    return Store(out)
 
 
 class PocketBuild(Command):

@@ -1,11 +1,13 @@
 """What the settings of all experiments share: they are frozen, checked, and a mistake in them is one message."""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from weightsteer.errors import WeightsteerError, unknown
+
+DTYPES = ("float32", "bfloat16", "float16", "auto")
 
 LARGEST_ALPHA = 10_000.0
 """Of any strength that is asked for; calibration stays far below."""
@@ -58,6 +60,12 @@ def _named(given: str) -> str:
     return given
 
 
+def _dtype(given: str) -> str:
+    if given not in DTYPES:
+        raise ValueError(str(unknown("dtype", given, DTYPES)))
+    return given
+
+
 def _strengths(given: tuple[float, ...]) -> tuple[float, ...]:
     if not given:
         raise ValueError("give at least one")
@@ -91,6 +99,7 @@ Device = Annotated[
     str,
     Field(pattern=r"^(cpu|(cuda|mps|xpu|npu|hpu)(:\d{1,2})?)$", description="cpu, cuda, …; the first GPU by default."),
 ]
-Dtype = Literal["float32", "bfloat16", "float16", "auto"]
+Dtype = Annotated[str, AfterValidator(_dtype)]
+"""Of weights; ``auto`` for that of the checkpoint."""
 Strengths = Annotated[tuple[float, ...], AfterValidator(_strengths)]
 """Finite and distinct strengths α, sorted, with 0 among them."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import flush, follow_umask
 
 RECORD = "weightsteer.json"
 
@@ -33,6 +34,9 @@ def finished(folder: Path, record: Mapping[str, Any]) -> Iterator[Path]:
         with _explained(folder):
             files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
             (partial / RECORD).write_bytes(as_json({**record, "files": files}))
+            follow_umask((partial / name for name in files), partial / RECORD)
+            for each in (*partial.rglob("*"), partial):
+                flush(each)
             _swap(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -54,6 +58,7 @@ def _swap(fresh: Path, folder: Path) -> None:
         if old.exists():
             os.replace(old, folder)
         raise
+    flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
 
 

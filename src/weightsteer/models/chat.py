@@ -1,5 +1,6 @@
 """Render a conversation to token ids with the chat template of a model."""
 
+import ctypes
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -69,14 +70,14 @@ def check_vocabulary(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         )
 
 
-def check_template(tokenizer: PreTrainedTokenizerBase, name: str, seconds: float = TIME_LIMIT) -> None:
+def check_template(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Refuse a chat template that does not end, or that cannot be rendered at all.
 
     A template is a program that came with the model. It is rendered once in a thread of its own, since nothing else
     can leave a program that does not end.
 
     Raises:
-        WeightsteerError: it takes longer than ``seconds``, or has a mistake.
+        WeightsteerError: it takes longer than `TIME_LIMIT`, or has a mistake.
     """
     ended: list[Exception | None] = []
 
@@ -89,10 +90,12 @@ def check_template(tokenizer: PreTrainedTokenizerBase, name: str, seconds: float
 
     thread = threading.Thread(target=render, daemon=True)
     thread.start()
-    thread.join(seconds)
+    thread.join(TIME_LIMIT)
     if not ended:
+        # else it would use a core for as long as this process runs
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(TimeoutError))
         raise WeightsteerError(
-            f"the chat template of {name!r} does not come to an end (stopped after {seconds:g} s). Put another "
+            f"the chat template of {name!r} does not come to an end (stopped after {TIME_LIMIT:g} s). Put another "
             "chat_template into its tokenizer_config.json or chat_template.jinja."
         )
     if isinstance(error := ended[0], WeightsteerError):

@@ -53,13 +53,13 @@ def load_model(
             f"model ({', '.join(POCKET)}), or a Hugging Face id; without a network an id works only once it is in "
             "the local cache."
         ) from error
+    check_vocabulary(tokenizer, name)
     if not tokenizer.chat_template:
         raise WeightsteerError(
             f"the tokenizer of {name!r} has no chat template, so personas and questions cannot be put to it. "
             "Use the instruction-tuned version of the model, or save a tokenizer with `chat_template` set "
             "next to its weights."
         )
-    check_vocabulary(tokenizer, name)
     check_template(tokenizer, name)
     return model.to(target).eval().requires_grad_(False), tokenizer
 

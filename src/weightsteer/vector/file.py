@@ -18,6 +18,7 @@ and had neither digests nor options.
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import flush
 from weightsteer.terms import BaseWeight, Sum, Term
 from weightsteer.vector.deltas import Deltas
 from weightsteer.vector.header import VERSION, ModuleHeader, parse, sealed
@@ -83,10 +85,13 @@ def _replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            partial.touch()
+            opened = partial.stat().st_mode
             yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
+            partial.chmod(stat.S_IMODE(opened))  # safetensors makes files that only their owner can read
+            flush(partial)
             os.replace(partial, path)
+            flush(path.parent)
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:

@@ -131,7 +131,7 @@ class ModelConfig(Settings):
 
     model: Name = Field(default="pocket", description="pocket-s, pocket, pocket-l, a folder, or a Hugging Face id.")
     device: Device | None = Field(default=None, description="cpu, cuda, …; the first GPU by default.")
-    dtype: Dtype | None = Field(default=None, description="Of the weights; the type of the checkpoint by default.")
+    dtype: Dtype | None = Field(default=None, description="float32 or bfloat16; the type of the checkpoint by default.")
 
 
 class PairsConfig(ModelConfig):
