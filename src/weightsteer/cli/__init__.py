@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.formatting import printable
 from weightsteer.versions import __version__
 
 MISTAKE, INTERRUPTED = 2, 130
@@ -85,7 +86,7 @@ def _check_folder() -> None:
 
 
 def _mistake(error: WeightsteerError) -> int:
-    print(f"weightsteer: {error}", file=sys.stderr)
+    print(f"weightsteer: {printable(str(error), lines=True)}", file=sys.stderr)
     return MISTAKE
 
 

@@ -30,6 +30,7 @@ from weightsteer.experiments.sweep.config import (
     VectorConfig,
     of_vector,
 )
+from weightsteer.formatting import printable
 
 if TYPE_CHECKING:
     from weightsteer.runtime.store import Store as ArtifactStore
@@ -95,7 +96,7 @@ class VectorCommand(RunCommand):
             super().run(**changes), self.vector, behavior=self.behavior, adapter=self.adapter, seeds=self.seeds
         )
         for note in notes:
-            print(note, file=sys.stderr)
+            print(printable(note), file=sys.stderr)
         return config
 
 
@@ -144,8 +145,8 @@ class Data(RunCommand, DataConfig):
         from weightsteer.experiments.sweep.replicate import pairs
 
         for artifact in pairs(self.run(), self.out):
-            print(AuditReport.model_validate(artifact.read_json("audit.json")))
-            print(artifact.place / "pairs.parquet")
+            output.say(AuditReport.model_validate(artifact.read_json("audit.json")))
+            output.say(artifact.place / "pairs.parquet")
 
 
 class Train(RunCommand, TrainConfig):
@@ -162,7 +163,7 @@ class Train(RunCommand, TrainConfig):
             for branch in branches:
                 record = branch.read_json("training.json")
                 loss = record["losses"][-1]
-                print(f"{record['side']}: best step {record['best_step']}, last losses {loss}\n{branch.place}")
+                output.say(f"{record['side']}: best step {record['best_step']}, last losses {loss}\n{branch.place}")
 
 
 class Diff(RunCommand, TrainConfig):
@@ -180,8 +181,8 @@ class Diff(RunCommand, TrainConfig):
         from weightsteer.vector import WeightVector
 
         for artifact in difference(self.run(), self.out, positive=self.positive, negative=self.negative):
-            print(repr(WeightVector.load(artifact.path / "vector.safetensors")))
-            print(artifact.place / "vector.safetensors")
+            output.say(repr(WeightVector.load(artifact.path / "vector.safetensors")))
+            output.say(artifact.place / "vector.safetensors")
 
 
 class Eval(VectorCommand, MeasureConfig, ModelConfig):
@@ -224,7 +225,7 @@ class Calibrate(VectorCommand, VectorConfig):
         table = polars.concat([polars.read_parquet(each.path / "calibration.parquet") for each in found])
         terminal(120).print(calibration_table(table))
         for each in found:
-            print(each.place / "calibration.parquet")
+            output.say(each.place / "calibration.parquet")
 
 
 class Subspace(VectorCommand, AlignmentConfig, RowsConfig, VectorConfig):
@@ -243,7 +244,7 @@ class Subspace(VectorCommand, AlignmentConfig, RowsConfig, VectorConfig):
 
         report = subspace(self.run(), self.out, self.options, vector=self.vector, others=self.others)
         print_alignment(report.path)
-        print(report.place / "report.html")
+        output.say(report.place / "report.html")
 
 
 class Ablate(VectorCommand, AblationConfig, RowsConfig, VectorConfig):
@@ -264,7 +265,7 @@ class Ablate(VectorCommand, AblationConfig, RowsConfig, VectorConfig):
         config = self.run(alphas=self.alphas, limit=self.limit, resamples=self.resamples)
         report = ablate(config, self.out, self.options, self.plan, vector=self.vector, others=self.others)
         print_ablations(report.path)
-        print(report.place / "report.html")
+        output.say(report.place / "report.html")
 
 
 class Gaming(Command, GamingConfig):
@@ -282,8 +283,8 @@ class Gaming(Command, GamingConfig):
 
         config = GamingConfig.checked(self.model_dump(exclude={"out", "workers"}))
         report = gaming(config, self.out, workers=self.workers)
-        print((report.path / "conclusion.md").read_text(encoding="utf-8"))
-        print(report.place / "report.html")
+        output.say((report.path / "conclusion.md").read_text(encoding="utf-8"))
+        output.say(report.place / "report.html")
 
 
 class Report(Command):
@@ -332,7 +333,7 @@ class Export(Command):
     def __call__(self) -> None:
         from weightsteer.export.command import export_file
 
-        print(export_file(**{name: getattr(self, name) for name in type(self).model_fields}))
+        output.say(export_file(**{name: getattr(self, name) for name in type(self).model_fields}))
 
 
 class List(Command):
@@ -422,7 +423,7 @@ class PocketBuild(Command):
     def __call__(self) -> None:
         from weightsteer.pocket.build import build
 
-        print(build(self.size, self.out or Path(self.size), steps=self.steps, resume=self.resume))
+        output.say(build(self.size, self.out or Path(self.size), steps=self.steps, resume=self.resume))
 
 
 class PocketScore(Command):
@@ -440,7 +441,7 @@ class PocketScore(Command):
         from weightsteer.pocket.score import score
 
         measured = score(self.model)
-        print(table(measured))
+        output.say(table(measured))
         if self.card is not None:
             self.card.write_text(model_card(self.model, measured), encoding="utf-8")
-            print(self.card)
+            output.say(self.card)

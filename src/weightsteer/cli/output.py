@@ -4,18 +4,22 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from weightsteer.formatting import printable
+
 if TYPE_CHECKING:
     from weightsteer.runtime.store import Stored
 
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
     """Print a table; the columns named in ``numbers`` are aligned to the right."""
-    from rich.text import Text
-
     from weightsteer.report import console
 
-    cells = ([Text(cell) for cell in row] for row in rows)
-    console.terminal().print(console.table(columns, cells, numbers=numbers, title=title))
+    console.terminal().print(console.table(columns, rows, numbers=numbers, title=title))
+
+
+def say(content: object) -> None:
+    """Print a text that may hold names or answers of others, line by line."""
+    print(printable(str(content), lines=True))
 
 
 def report(folder: Path, place: Path | None = None) -> None:
@@ -38,7 +42,7 @@ def report(folder: Path, place: Path | None = None) -> None:
     terminal().print(summary_table(summary))
     if several:
         print("All strengths, the controls, and the norms of the vectors next to their effects:")
-    print((place or folder) / "report.html")
+    say((place or folder) / "report.html")
 
 
 def size(count: int) -> str:

@@ -7,17 +7,22 @@ import polars as pl
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from weightsteer.audit.words import Tone, of
-from weightsteer.formatting import estimate, number, signed
+from weightsteer.formatting import estimate, number, printable, signed
 
 _COLORS: Mapping[Tone, str] = {"good": "green", "mixed": "yellow", "bad": "red", "plain": "default"}
 
 
 def terminal(width: int = 100) -> Console:
-    """The terminal; a file or a pipe, which has no width of its own, gets ``width`` columns."""
-    found = Console()
-    return found if found.is_terminal else Console(width=width)
+    """The terminal; a file or a pipe, which has no width of its own, gets ``width`` columns.
+
+    Names are data: what looks like markup or an emoji in them is printed as it is.
+    """
+    plain: Any = {"markup": False, "emoji": False}
+    found = Console(**plain)
+    return found if found.is_terminal else Console(width=width, **plain)
 
 
 def table(
@@ -45,7 +50,7 @@ def table(
         limit = (widths or {}).get(name)
         shown.add_column(name, justify=justify, no_wrap=numeric, overflow="fold", max_width=limit)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in row))
     return shown
 
 
@@ -70,11 +75,11 @@ def summary_table(summary: pl.DataFrame) -> Table:
         # A name a line, those without a line of their own joined on the last.
         joined = [*names[: len(lines) - 1], " ".join(names[len(lines) - 1 :])]
         for line, name in zip(lines, [*joined, *[""] * len(lines)], strict=False):
-            shown.add_row(name, *_cells(line, by_seed))
+            shown.add_row(printable(name), *_cells(line, by_seed))
     return shown
 
 
-def _cells(line: dict[str, Any], by_seed: bool) -> list[str]:
+def _cells(line: dict[str, Any], by_seed: bool) -> list[str | Text]:
     words = of(line)
     base = line["alpha"] == 0
     return [
@@ -84,5 +89,5 @@ def _cells(line: dict[str, Any], by_seed: bool) -> list[str]:
         "–" if base else estimate(line, "bias"),
         number(line["pmass"]).removeprefix("+"),
         *([] if by_seed else [number(line["si"], 0)]),
-        f"[{_COLORS[words.tone]}]{words.label}[/]",
+        Text(words.label, style=_COLORS[words.tone]),
     ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.files import digest_of, file_digest, parse_json, read_text
+from weightsteer.formatting import printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -58,7 +59,7 @@ class ModelSpec:
         config = _config(folder / "config.json")
         pocket = isinstance(config.get("weightsteer_pocket"), str)
         files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES and path.is_file())
-        shown = folder.resolve().name if Path(source).is_dir() or pocket else source
+        shown = printable(folder.resolve().name if Path(source).is_dir() or pocket else source)
         digest = digest_of({file.name: _content(file) for file in files})
         text = config.get("text_config")
         width = config.get("hidden_size", text.get("hidden_size") if isinstance(text, dict) else None)

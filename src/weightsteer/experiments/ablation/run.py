@@ -12,6 +12,7 @@ from weightsteer.experiments.stages.vector import VectorFile
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.experiments.sweep.experiment import Family, SweepExperiment
 from weightsteer.files import safe_name
+from weightsteer.formatting import printable
 from weightsteer.registry import PLANS
 from weightsteer.runtime import Artifact, Experiment, Stage, Step, Unit, run
 
@@ -71,7 +72,7 @@ class Analysis(Experiment):
                 "{first} and {second} would both be called {name!r}, and one would be lost: rename one of the "
                 "files.".format(**same)
             )
-        self._others = {path.stem: VectorFile.of(self.sweep.model, path, "--others") for path in others}
+        self._others = {printable(path.stem): VectorFile.of(self.sweep.model, path, "--others") for path in others}
         self.needs_pairs = False
 
     def check(self) -> None:
