@@ -102,6 +102,22 @@ def write_atomically(path: Path, content: bytes) -> None:
     fresh.write_bytes(content)
     flush(fresh)
     fresh.replace(path)
+    flush(path.parent)
+
+
+def write_piece(path: Path, content: bytes) -> None:
+    """Keep a piece of unfinished work, with the digest by which `read_piece` knows it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, hashlib.blake2b(content, digest_size=16).hexdigest().encode() + b"\n" + content)
+
+
+def read_piece(path: Path) -> bytes | None:
+    """What `write_piece` wrote; None where there is nothing, or it is not as it was written: it is to be made again."""
+    try:
+        digest, _, content = path.read_bytes().partition(b"\n")
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return content if digest == hashlib.blake2b(content, digest_size=16).hexdigest().encode() else None
 
 
 def follow_umask(files: Iterable[Path], like: Path) -> None:

@@ -5,7 +5,9 @@ Both are imported when a command runs, so that ``weightsteer --help`` answers at
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.formatting import printable
 from weightsteer.versions import __version__
 
-MISTAKE, INTERRUPTED = 2, 130
+MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 COMMANDS = {
     "replicate": "all of it: pairs, training, difference, sweep, report",
@@ -38,17 +40,21 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 a mistake (one message on standard error), 130 Ctrl-C."""
+    """Run one command and return its exit code: 0 done, 2 a mistake (one message on standard error), 130 Ctrl-C,
+    143 SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     _open_streams()
     try:
+        _heed_termination()
         _check_folder()
         return _run(arguments)
     except WeightsteerError as error:
         return _mistake(error)
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on from here", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stopped:
+        terminated = isinstance(stopped, Terminated)
+        what = "terminated" if terminated else "interrupted"
+        print(f"\n{what}; run the same command again to go on from here", file=sys.stderr)
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:  # the reader of our output, head or less, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -59,6 +65,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         if explained is None:
             raise
         return _mistake(explained)
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does: workers stopped, what is finished kept."""
+
+
+def _heed_termination() -> None:
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
 
 
 def _open_streams() -> None:

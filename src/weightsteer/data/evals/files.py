@@ -65,6 +65,18 @@ class FileRows(Evaluation):
         return [own_row(record) for record in read_records(self.path)]
 
 
+class Rows(Evaluation):
+    """Rows that are at hand, such as a part of another evaluation, under its name."""
+
+    def __init__(self, name: str, items: list[Item]) -> None:
+        super().__init__()
+        self.name = name
+        self._items = items
+
+    def rows(self, model: PreTrainedModel) -> list[Item]:
+        return self._items
+
+
 def read_records(path: Path) -> list[Record]:
     """The rows of a JSONL or CSV file with their line numbers (of the first line, where a row spans several).
 
