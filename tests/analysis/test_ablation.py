@@ -15,7 +15,7 @@ from weightsteer.analysis.plans import Ablation, PlanInput, coordinates
 from weightsteer.data.evals.base import Evaluation
 from weightsteer.data.evals.neutral import Text
 from weightsteer.errors import WeightsteerError
-from weightsteer.experiments.ablation.reading import arms, sentences, verdicts
+from weightsteer.experiments.ablation.reading import sentences, verdicts, versions
 from weightsteer.measure import sweep
 from weightsteer.stats import summarize
 from weightsteer.vector import WeightVector
@@ -167,7 +167,7 @@ def test_nothing_is_said_to_suffice_without_its_control(folder):
     )
     ideal = pl.when(pl.col("control")).then(0.0).otherwise(1.0)
     lines = lines.with_columns(retained=ideal, retained_low=ideal - 0.1, retained_high=ideal + 0.1)
-    assert len(arms(lines)) == 2
+    assert len(versions(lines)) == 2
     said = {one.part: one for one in verdicts(lines)}
     assert said["layer 1"].suffices
     assert any(sentence.startswith("Sufficient: layer 1") for sentence in sentences(lines))

@@ -126,8 +126,11 @@ def module(**changes: Any) -> Change:
 
 # by name of the file: what is done to the header of a vector, which then gets a digest that fits
 VECTORS: dict[str, tuple[Change, list[str]]] = {
-    "seed": (lambda header: header["metadata"].update(seed="abc"), ["gives seed as 'abc'", "whole number"]),
-    "behavior": (lambda header: header["metadata"].update(behavior=[1]), ["gives behavior as [1]", "text"]),
+    "seed": (
+        lambda header: header["metadata"].update(seed="abc"),
+        ["seed: Input should be", "not 'abc'"],
+    ),
+    "behavior": (lambda header: header["metadata"].update(behavior=[1]), ["behavior: Input should be a valid string"]),
     "metadata": (lambda header: header.update(metadata=[1]), ["metadata", "dictionary"]),
     "coefficient": (part(coefficient="x"), ["parts.0.coefficient", "number"]),
     "nan-coefficient": (part(coefficient=float("nan")), ["damaged"]),

@@ -93,12 +93,12 @@ class AdapterFolder:
                 f"{path} is not a folder. Give the folder of a trained PEFT adapter (it holds {CONFIG}); "
                 "one that lies on the hub must be downloaded first."
             )
-        training = _json(path / RECORD) if (path / RECORD).is_file() else None
+        training = _checked(_Training, path / RECORD) if (path / RECORD).is_file() else None
         if not (path / CONFIG).is_file():
             if not (path / CHECKPOINT).is_file():
                 raise WeightsteerError(f"{path} holds no {CONFIG}, so it is not a PEFT adapter folder.{_inside(path)}")
             return cls(path, _json(path / CHECKPOINT), {}, training, _digest(sorted(path.glob("*.safetensors"))))
-        config = _checked(_json(path / CONFIG), path)
+        config = _checked(_Config, path / CONFIG)
         file = path / WEIGHTS if (path / WEIGHTS).is_file() else path / OLD_WEIGHTS
         if not file.is_file():
             raise WeightsteerError(
@@ -145,17 +145,35 @@ class _Config(BaseModel):
     eps: float | None = None
 
 
-def _checked(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The configuration as it is, once it is known that its settings have the kinds they should have."""
+class _Origin(BaseModel):
+    name: StrictStr | None = None
+    hash: StrictStr | None = None
+
+
+class _Training(BaseModel):
+    """The same for what is read of ``training.json``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    side: StrictStr | None = None
+    behavior: StrictStr | None = None
+    seed: StrictInt | None = None
+    base: _Origin | None = None
+    recipe: dict[str, Any] | None = None
+
+
+def _checked(kind: type[BaseModel], file: Path) -> dict[str, Any]:
+    """The object in a file as it is, once it is known that its fields have the kinds they should have."""
+    content = _json(file)
     try:
-        _Config.model_validate(config)
+        kind.model_validate(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
         raise WeightsteerError(
-            f"{path / CONFIG}, {place}: {first['msg'].removeprefix('Value error, ')}. Copy or train the adapter again."
+            f"{file}, {place}: {first['msg'].removeprefix('Value error, ')}. Copy or train the adapter again."
         ) from error
-    return config
+    return content
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:

@@ -389,10 +389,10 @@ def _stored(path: Path, links: tuple[Path, ...]) -> Stored:
     try:
         record = _record(path)
         whole = all((path / name).stat().st_size == known["size"] for name, known in record["files"].items())
-        made_from, key = _summary(record["inputs"]), record["key"]
+        made_from, key, state = _summary(record["inputs"]), str(record["key"]), _state(record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Stored(stage, key, size, "damaged", "", path, links)
-    return Stored(stage, key, size, _state(record) if whole else "damaged", made_from, path, links)
+    return Stored(stage, key, size, state if whole else "damaged", made_from, path, links)
 
 
 def _state(record: dict[str, Any]) -> State:

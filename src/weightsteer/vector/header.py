@@ -17,6 +17,59 @@ class _Header(BaseModel):
     model_config = ConfigDict(frozen=True, allow_inf_nan=False)
 
 
+class _Open(BaseModel):
+    """Fields that are read; there may be others."""
+
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _Base(_Open):
+    name: str | None = None
+    hash: str | None = None
+
+
+class _Record(_Open):
+    recipe: dict[str, Any] | None = None
+
+
+class _Branch(_Open):
+    training: _Record | None = None
+    config: dict[str, Any] = {}
+
+
+class _Geometry(_Open):
+    reading: str | None = None
+
+
+class _Metadata(_Open):
+    method: str
+    behavior: str
+    adapter: str
+    seed: int
+    seeds: list[Any] = []
+    base: _Base = _Base()
+    branches: dict[str, _Branch] = {}
+    geometry: _Geometry | None = None
+    operations: list[str] = []
+    mode: str = ""
+
+
+def check_metadata(metadata: dict[str, Any]) -> None:
+    """Refuse metadata of other kinds than those that are read.
+
+    Raises:
+        WeightsteerError: a field has another kind; it is named.
+    """
+    try:
+        _Metadata.model_validate(metadata)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise WeightsteerError(
+            f"the metadata of the vector cannot be read: {'.'.join(map(str, first['loc']))}: {first['msg']}, not "
+            f"{first['input']!r:.60}. Make the vector again, or set it right with with_metadata(…)."
+        ) from error
+
+
 class PartHeader(_Header):
     """One summand of a module's delta."""
 

@@ -22,6 +22,7 @@ from weightsteer.terms import InputModifier, Modifier, Sum
 from weightsteer.vector import algebra, compatibility, difference
 from weightsteer.vector import file as vectorfile
 from weightsteer.vector.deltas import Deltas
+from weightsteer.vector.header import check_metadata
 from weightsteer.vector.selection import Pattern, listed, matching
 from weightsteer.vector.summary import summary
 
@@ -45,13 +46,7 @@ class WeightVector:
             raise WeightsteerError(
                 f"the metadata of a vector must be JSON: strings, finite numbers, lists, dicts ({error})."
             ) from error
-        for name, kinds in {"method": str, "behavior": str, "adapter": str, "seed": int}.items():
-            if not isinstance(value := self._metadata[name], kinds) or isinstance(value, bool):
-                raise WeightsteerError(
-                    f"the metadata of the vector gives {name} as {value!r:.60}, which should be a "
-                    f"{'text' if kinds is str else 'whole number'}. Make the vector again, or set it right with "
-                    f"with_metadata({name}=...)."
-                )
+        check_metadata(self._metadata)
 
     @classmethod
     def from_adapters(
