@@ -13,6 +13,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from weightsteer.formatting import printable
+
 # One display at a time: rich refuses nested live displays, and an inner bar inside an outer one only confuses.
 _active = False
 
@@ -31,7 +33,7 @@ def progress(description: str, total: int, *, shown: bool = True) -> Iterator[Ca
         yield lambda n: None
         return
     columns = (
-        TextColumn("{task.description:<28}"),
+        TextColumn("{task.description:<28}", markup=False),
         BarColumn(bar_width=30),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -41,7 +43,7 @@ def progress(description: str, total: int, *, shown: bool = True) -> Iterator[Ca
     _active = True
     try:
         with Progress(*columns, console=Console(stderr=True)) as bar:
-            task = bar.add_task(description, total=total)
+            task = bar.add_task(printable(description), total=total)
             yield lambda n: bar.advance(task, n)
     finally:
         _active = False

@@ -80,3 +80,28 @@ def alive(process: int) -> bool:
         return Path(f"/proc/{process}/stat").read_text().split()[2] != "Z"
     except OSError:
         return False
+
+
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="asks the kernel for the state of a process")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_to_the_parent_ends_all_of_it(tmp_path: Path, number: int, code: int) -> None:
+    """Ctrl-C acted when the items that were being worked on were done, on a real model after hours."""
+    script = (
+        "import sys; from functools import partial; from pathlib import Path; from test_executor import leave_a_mark; "
+        "from weightsteer import cli; from weightsteer.runtime.executor import LocalProcesses; "
+        f"items = [(str(i), 600.0) for i in range(9)]; mark = partial(leave_a_mark, Path({str(tmp_path)!r})); "
+        "cli._run = lambda _: LocalProcesses(2).run(mark, items) or 0; sys.exit(cli.main([]))"
+    )
+    parent = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.PIPE, text=True, start_new_session=True)
+    while parent.poll() is None and len(list(tmp_path.glob("process-*"))) < 2:
+        time.sleep(0.02)
+    parent.send_signal(number)
+    said = parent.communicate(timeout=60)[1]
+    assert parent.returncode == code
+    assert "run the same command again" in said
+    assert "Traceback" not in said
+    workers = [int(path.name.removeprefix("process-")) for path in tmp_path.glob("process-*")]
+    deadline = time.monotonic() + 30
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert not any(map(alive, workers))

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -370,3 +371,99 @@ def test_what_is_being_made_is_not_pruned(tmp_path: Path) -> None:
         assert Store(tmp_path).prune([one]) == 0
 
     assert (stage(store, "data", {}, build).path / "a.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("edit", "reason"),
+    [
+        (lambda path: (path / "a.txt").write_text("y"), "a.txt is not as it was written"),
+        (lambda path: (path / "a.txt").unlink(), "a.txt is missing"),
+        (lambda path: (path / "b.txt").write_text("more"), "b.txt is none of its files"),
+        (lambda path: edited(path, inputs={"seed": 2}), "its key is not the digest of the inputs"),
+        (lambda path: edited(path, code="another"), "its key is not the digest of the inputs"),
+        (lambda path: edited(path, files={}), "its digest is not that of the list of files"),
+        (lambda path: edited(path, digest="0" * 32), "its digest is not that of the list of files"),
+        (lambda path: edited(path, key="0" * 32), "its key is not the digest of the inputs"),
+        (lambda path: (path / RECORD).write_text("[" * 100_000), "damaged"),
+    ],
+)
+def test_an_artifact_vouches_for_itself(tmp_path: Path, edit: Callable[[Path], object], reason: str) -> None:
+    """An edited record would pass results of other inputs, or other bytes, for those of a run."""
+    store = Store(tmp_path)
+    path = stage(store, "data", {"seed": 1}, text()).path
+    stage(store, "data", {"seed": 7}, text())
+    assert store.verify() == (2, [])
+    edit(path)
+    read, ((damaged, flaw),) = store.verify()
+    assert (read, damaged) == (2, path)
+    assert reason in flaw
+    assert not stage(store, "data", {"seed": 1}, text()).cached
+    assert store.verify() == (2, [])
+
+
+def edited(path: Path, **changes: object) -> None:
+    """Write other fields into a record."""
+    record = json.loads((path / RECORD).read_text())
+    (path / RECORD).write_text(json.dumps({**record, **changes}))
+
+
+def test_the_folder_of_another_key_is_noticed(tmp_path: Path) -> None:
+    """A folder copied over another one is whole by itself, and of other inputs."""
+    store = Store(tmp_path)
+    one, other = (stage(store, "data", {"seed": seed}, text()).path for seed in (1, 2))
+    shutil.rmtree(one)
+    shutil.copytree(other, one)
+    assert store.verify() == (2, [(one, "its folder has the name of another key")])
+    assert not stage(store, "data", {"seed": 1}, text()).cached
+
+
+def test_a_planted_link_is_refused(tmp_path: Path) -> None:
+    """Whoever can write into a shared output folder could have files written elsewhere by somebody else."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "mine.txt").write_text("precious")
+    store = Store(tmp_path / "out")
+    path = stage(store, "data", {}, text()).path
+    shutil.rmtree(path)
+    partial = path.with_name(f"{path.name}.partial")
+    for planted in (partial, partial / SCRATCH):
+        planted.symlink_to(elsewhere)
+        with pytest.raises(WeightsteerError, match=r"is a symbolic link.*Remove the link"):
+            stage(store, "data", {}, text())
+        planted.unlink()
+        partial.mkdir(exist_ok=True)
+    assert [each.name for each in elsewhere.iterdir()] == ["mine.txt"]
+    assert not stage(store, "data", {}, text()).cached
+
+
+@pytest.mark.parametrize("own", ["file", "link"])
+def test_a_users_file_at_the_place_of_a_link_is_kept(tmp_path: Path, own: str) -> None:
+    """A report of that name that somebody wrote was replaced without a word."""
+    place = tmp_path / "out" / "m" / "data"
+    place.parent.mkdir(parents=True)
+    (tmp_path / "mine").write_text("precious")
+    if own == "file":
+        place.write_text("precious")
+    else:
+        place.symlink_to(tmp_path / "mine")
+    with pytest.raises(WeightsteerError, match="move it away"):
+        stage(Store(tmp_path / "out"), "data", {}, text(), Path("m/data"))
+    assert place.read_text() == "precious"
+
+
+def test_permissions_follow_the_umask(tmp_path: Path) -> None:
+    """Files that only their owner can read cannot be shared; the libraries that write them make such files."""
+
+    def private(work: Path) -> None:
+        (work / "a.txt").write_text("x")
+        (work / "a.txt").chmod(0o600)
+
+    before = os.umask(0o027)
+    try:
+        path = stage(Store(tmp_path), "data", {}, private).path
+    finally:
+        os.umask(before)
+    assert {file.name: oct(file.stat().st_mode & 0o777) for file in path.iterdir()} == {
+        "a.txt": "0o640",
+        RECORD: "0o640",
+    }

@@ -118,7 +118,7 @@ def test_other_files_are_explained(tmp_path):
         ("{", "damaged"),
         ('{"version": 1}', "damaged"),
         ('{"version": 1, "modules": [{"name": "a", "shape": [1, 1], "parts": [{"form": "x"}]}]}', "damaged"),
-        (json.dumps({**header(tmp_path / "v.safetensors"), "metadata": {}}), "lacks the tensor"),
+        (json.dumps(header(tmp_path / "v.safetensors")), "lacks the tensor"),
     ]:
         save_file({"a": torch.ones(1)}, bad, {"weightsteer": text})
         with pytest.raises(WeightsteerError, match=reason):
@@ -316,3 +316,24 @@ def test_a_lora_vector_is_a_tenth_of_its_dense_form(tmp_path):
     path = WeightVector(terms, {}).save(tmp_path / "v.safetensors")
     dense = sum(4 * math.prod(total.shape) for total in terms.values())
     assert path.stat().st_size < dense / 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda header: header["modules"][0]["parts"][0].update(coefficient=2.0),
+        lambda header: header["modules"][0]["parts"][0].update(digest=None),
+        lambda header: header["modules"][0].update(norm=0.0),
+        lambda header: header["metadata"].update(behavior="another"),
+        lambda header: header.pop("digest"),
+    ],
+)
+def test_the_header_is_covered_by_its_digest(tmp_path, change):
+    """An edited coefficient scales what is measured; a term without a digest could have any tensors."""
+    path = tmp_path / "v.safetensors"
+    made(tmp_path)[1].save(path)
+    told = header(path)
+    change(told)
+    save_file(load_file(path), path, {"weightsteer": json.dumps(told)})
+    with pytest.raises(WeightsteerError, match=r"header is not the one that was saved.*Copy or make it again"):
+        WeightVector.load(path)

@@ -4,20 +4,30 @@ A branch is a PEFT adapter, or the checkpoint of a full fine-tune; of a checkpoi
 """
 
 import hashlib
-import json
 import pickle
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import torch
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import parse_json
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -35,6 +45,18 @@ CHECKPOINT_INDEX = "model.safetensors.index.json"
 _WRAPPERS = re.compile(r"(?<![^.])(_orig_mod|_fsdp_wrapped_module)\.")
 _PREFIX = "base_model.model."
 _ADAPTER_NAME = re.compile(r"\.default(?=\.weight$|$)")
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except (re.error, RecursionError, OverflowError) as error:
+        raise ValueError(f"{text!r:.60} is no regular expression ({error})") from error
+    return text
+
+
+Pattern = Annotated[StrictStr, AfterValidator(_expression)]
+"""A name or a regular expression, which PEFT matches module paths with."""
 
 
 @dataclass(frozen=True)
@@ -71,12 +93,12 @@ class AdapterFolder:
                 f"{path} is not a folder. Give the folder of a trained PEFT adapter (it holds {CONFIG}); "
                 "one on the hub must be downloaded first."
             )
-        training = _json(path / RECORD) if (path / RECORD).is_file() else None
+        training = _checked(_Training, path / RECORD) if (path / RECORD).is_file() else None
         if not (path / CONFIG).is_file():
             if not (path / CHECKPOINT).is_file():
                 raise WeightsteerError(f"{path} holds no {CONFIG}, so it is not a PEFT adapter folder.{_inside(path)}")
             return cls(path, _json(path / CHECKPOINT), {}, training, _digest(sorted(path.glob("*.safetensors"))))
-        config = _json(path / CONFIG)
+        config = _checked(_Config, path / CONFIG)
         file = path / WEIGHTS if (path / WEIGHTS).is_file() else path / OLD_WEIGHTS
         if not file.is_file():
             raise WeightsteerError(
@@ -100,6 +122,58 @@ class AdapterFolder:
         if not name:
             return None
         return Path(name).name if Path(name).is_absolute() else str(name)
+
+
+class _Config(BaseModel):
+    """The kinds of the settings of ``adapter_config.json`` that are computed with here."""
+
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+    peft_type: StrictStr | None = None
+    base_model_name_or_path: StrictStr | None = None
+    bias: StrictStr = "none"
+    r: StrictInt | None = None
+    lora_alpha: StrictInt | StrictFloat | None = None
+    rank_pattern: dict[Pattern, StrictInt] | None = None
+    alpha_pattern: dict[Pattern, StrictInt | StrictFloat] | None = None
+    target_modules: Pattern | list[StrictStr] | None = None
+    exclude_modules: Pattern | list[StrictStr] | None = None
+    layers_to_transform: StrictInt | list[StrictInt] | None = None
+    layers_pattern: Pattern | list[Pattern] | None = None
+    init_lora_weights: StrictBool | StrictStr | None = None
+    num_cayley_neumann_terms: StrictInt | None = None
+    eps: float | None = None
+
+
+class _Origin(BaseModel):
+    name: StrictStr | None = None
+    hash: StrictStr | None = None
+
+
+class _Training(BaseModel):
+    """The same for what is read of ``training.json``."""
+
+    model_config = ConfigDict(extra="allow")
+
+    side: StrictStr | None = None
+    behavior: StrictStr | None = None
+    seed: StrictInt | None = None
+    base: _Origin | None = None
+    recipe: dict[str, Any] | None = None
+
+
+def _checked(kind: type[BaseModel], file: Path) -> dict[str, Any]:
+    """The object in a file as it is, once it is known that its fields have the kinds they should have."""
+    content = _json(file)
+    try:
+        kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise WeightsteerError(
+            f"{file}, {place}: {first['msg'].removeprefix('Value error, ')}. Copy or train the adapter again."
+        ) from error
+    return content
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
@@ -138,7 +212,7 @@ def _inside(path: Path) -> str:
 
 def _json(file: Path) -> dict[str, Any]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise WeightsteerError(f"cannot read {file}: {error}. Copy or train the adapter again.") from error
     if not isinstance(content, dict):

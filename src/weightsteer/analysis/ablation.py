@@ -24,6 +24,7 @@ from weightsteer.analysis.plans.paths import Path
 from weightsteer.data.evals.base import Evaluation
 from weightsteer.data.evals.neutral import Text
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import file_digest, read_piece, write_piece
 from weightsteer.measure import sweep
 from weightsteer.measure.damage import damage
 from weightsteer.measure.damage_table import damage_summary
@@ -87,6 +88,18 @@ class Measured:
             tuple(dict.fromkeys(line for one in several for line in one.skipped)),
         )
 
+    def keep(self, place: Folder) -> None:
+        """Keep it as a piece of unfinished work, with the digests of its files."""
+        place.mkdir(parents=True, exist_ok=True)
+        self.write(place)
+        write_piece(place / WHOLE, json.dumps(_digests(place)).encode())
+
+    @classmethod
+    def kept(cls, place: Folder) -> "Measured | None":
+        """What `keep` wrote; None where there is nothing, or a file is not as it was written."""
+        content = read_piece(place / WHOLE)
+        return cls.read(place) if content is not None and json.loads(content) == _digests(place) else None
+
     def write(self, folder: Folder) -> None:
         """``rows.parquet``, ``damage.parquet``, ``ablations.parquet``, ``skipped.json``."""
         self.rows.write_parquet(folder / "rows.parquet")
@@ -102,6 +115,14 @@ class Measured:
         )
         skipped = json.loads((folder / "skipped.json").read_text(encoding="utf-8"))
         return cls(rows, cost, ablations, tuple((key, reason) for key, reason in skipped))
+
+
+WHOLE = "whole"
+"""The file that tells which files a finished chunk has."""
+
+
+def _digests(place: Folder) -> dict[str, str]:
+    return {path.name: file_digest(path) for path in sorted(place.iterdir()) if path.name != WHOLE}
 
 
 def measure(
@@ -131,14 +152,13 @@ def measure(
     found = []
     with progress(title, len(ablations)) as advance:
         for number, chunk in enumerate(chunks):
-            folder = None if kept is None else kept / f"{number:04d}"
-            if folder is not None and (folder / "skipped.json").is_file():
-                found.append(Measured.read(folder))
-            else:
-                found.append(_measured(given, chunk, tokenizer, evaluations, texts, alphas, token_budget))
-                if folder is not None:
-                    folder.mkdir(parents=True, exist_ok=True)
-                    found[-1].write(folder)
+            place = None if kept is None else kept / f"{number:04d}"
+            measured = Measured.kept(place) if place else None
+            if measured is None:
+                measured = _measured(given, chunk, tokenizer, evaluations, texts, alphas, token_budget)
+                if place:
+                    measured.keep(place)
+            found.append(measured)
             advance(len(chunk))
     return Measured.joined(found)
 

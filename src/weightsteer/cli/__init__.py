@@ -5,14 +5,17 @@ Both are imported when a command runs, so that ``weightsteer --help`` answers at
 """
 
 import os
+import signal
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from weightsteer.errors import WeightsteerError, unknown
+from weightsteer.formatting import printable
 from weightsteer.versions import __version__
 
-MISTAKE, INTERRUPTED = 2, 130
+MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143
 
 COMMANDS = {
     "replicate": "all of it: pairs, training, difference, sweep, report",
@@ -30,6 +33,7 @@ COMMANDS = {
     "export": "write a vector as a LoRA folder for PEFT and vLLM, or merged into its base model",
     "list": "the evaluations, behaviours, adapters, bases, plans, controls and models there are",
     "store": "what is stored in an output folder, how large, and from what; --prune frees space",
+    "store verify": "whether every artifact is as it was written: its inputs, its files, and their digests",
     "pocket build": "train an embedded model from random weights",
     "pocket score": "measure what an embedded model knows",
 }
@@ -37,15 +41,21 @@ COMMANDS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code: 0 done, 2 a mistake (one message on standard error), 130 Ctrl-C."""
+    """Run one command and return its exit code: 0 done, 2 a mistake (one message on standard error), 130 Ctrl-C,
+    143 SIGTERM."""
     arguments = list(sys.argv[1:] if argv is None else argv)
+    _open_streams()
     try:
+        _heed_termination()
+        _check_folder()
         return _run(arguments)
     except WeightsteerError as error:
         return _mistake(error)
-    except KeyboardInterrupt:
-        print("\ninterrupted; run the same command again to go on from here", file=sys.stderr)
-        return INTERRUPTED
+    except KeyboardInterrupt as stopped:
+        terminated = isinstance(stopped, Terminated)
+        what = "terminated" if terminated else "interrupted"
+        print(f"\n{what}; run the same command again to go on from here", file=sys.stderr)
+        return TERMINATED if terminated else INTERRUPTED
     except BrokenPipeError:  # the reader of our output, head or less, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -58,8 +68,44 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _mistake(explained)
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does: workers stopped, what is finished kept."""
+
+
+def _heed_termination() -> None:
+    def stop(*_: object) -> None:
+        raise Terminated
+
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _open_streams() -> None:
+    """Streams that can be written to, whatever the caller closed and whichever letters its encoding has.
+
+    A number below 3 that is free would be that of the next file to be opened, and messages of libraries would go there.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(number, "w" if number else "r", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if reconfigure := getattr(stream, "reconfigure", None):
+            reconfigure(errors="backslashreplace")
+
+
+def _check_folder() -> None:
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise WeightsteerError("the working folder was removed: change to one that exists (cd).") from error
+
+
 def _mistake(error: WeightsteerError) -> int:
-    print(f"weightsteer: {error}", file=sys.stderr)
+    print(f"weightsteer: {printable(str(error), lines=True)}", file=sys.stderr)
     return MISTAKE
 
 
@@ -79,6 +125,8 @@ def _run(arguments: Sequence[str]) -> int:
         if rest[0] not in pocket:
             raise unknown("command of weightsteer pocket", rest[0], pocket)
         name, *rest = f"pocket {rest[0]}", *rest[1:]
+    if name == "store" and rest[:1] == ["verify"]:
+        name, *rest = "store verify", *rest[1:]
     if name not in COMMANDS:
         raise unknown("command", name, COMMANDS)
     from weightsteer.cli.flags import parse

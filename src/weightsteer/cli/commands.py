@@ -7,7 +7,7 @@ the experiment that it belongs to, so a command offers only the flags that it us
 import sys
 from abc import abstractmethod
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field
 from tyro.conf import Positional
@@ -16,7 +16,7 @@ from weightsteer.cli import output
 from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.ablation.config import AblationConfig, AlignmentConfig
 from weightsteer.experiments.gaming.config import GamingConfig
-from weightsteer.experiments.settings import Names, Seeds, Settings
+from weightsteer.experiments.settings import LARGEST_ALPHA, Dtype, Name, Names, Resamples, Seeds, Settings
 from weightsteer.experiments.sweep.config import (
     Calibration,
     DataConfig,
@@ -30,6 +30,10 @@ from weightsteer.experiments.sweep.config import (
     VectorConfig,
     of_vector,
 )
+from weightsteer.formatting import printable
+
+if TYPE_CHECKING:
+    from weightsteer.runtime.store import Store as ArtifactStore
 
 Kind = Literal["evals", "behaviors", "adapters", "bases", "plans", "controls", "models"]
 Workers = Annotated[int | None, Field(ge=1, description="Processes; one per core on embedded models, else one.")]
@@ -92,7 +96,7 @@ class VectorCommand(RunCommand):
             super().run(**changes), self.vector, behavior=self.behavior, adapter=self.adapter, seeds=self.seeds
         )
         for note in notes:
-            print(note, file=sys.stderr)
+            print(printable(note), file=sys.stderr)
         return config
 
 
@@ -141,8 +145,8 @@ class Data(RunCommand, DataConfig):
         from weightsteer.experiments.sweep.replicate import pairs
 
         for artifact in pairs(self.run(), self.out):
-            print(AuditReport.model_validate(artifact.read_json("audit.json")))
-            print(artifact.place / "pairs.parquet")
+            output.say(AuditReport.model_validate(artifact.read_json("audit.json")))
+            output.say(artifact.place / "pairs.parquet")
 
 
 class Train(RunCommand, TrainConfig):
@@ -159,7 +163,7 @@ class Train(RunCommand, TrainConfig):
             for branch in branches:
                 record = branch.read_json("training.json")
                 loss = record["losses"][-1]
-                print(f"{record['side']}: best step {record['best_step']}, last losses {loss}\n{branch.place}")
+                output.say(f"{record['side']}: best step {record['best_step']}, last losses {loss}\n{branch.place}")
 
 
 class Diff(RunCommand, TrainConfig):
@@ -177,8 +181,8 @@ class Diff(RunCommand, TrainConfig):
         from weightsteer.vector import WeightVector
 
         for artifact in difference(self.run(), self.out, positive=self.positive, negative=self.negative):
-            print(repr(WeightVector.load(artifact.path / "vector.safetensors")))
-            print(artifact.place / "vector.safetensors")
+            output.say(repr(WeightVector.load(artifact.path / "vector.safetensors")))
+            output.say(artifact.place / "vector.safetensors")
 
 
 class Eval(VectorCommand, MeasureConfig, ModelConfig):
@@ -221,7 +225,7 @@ class Calibrate(VectorCommand, VectorConfig):
         table = polars.concat([polars.read_parquet(each.path / "calibration.parquet") for each in found])
         terminal(120).print(calibration_table(table))
         for each in found:
-            print(each.place / "calibration.parquet")
+            output.say(each.place / "calibration.parquet")
 
 
 class Subspace(VectorCommand, AlignmentConfig, RowsConfig, VectorConfig):
@@ -241,7 +245,7 @@ class Subspace(VectorCommand, AlignmentConfig, RowsConfig, VectorConfig):
         report = subspace(self.run(), self.out, self.options, vector=self.vector, others=self.others)
         print_alignment(report.path)
         print_published(report.path)
-        print(report.place / "report.html")
+        output.say(report.place / "report.html")
 
 
 class Ablate(VectorCommand, AblationConfig, RowsConfig, VectorConfig):
@@ -262,7 +266,7 @@ class Ablate(VectorCommand, AblationConfig, RowsConfig, VectorConfig):
         config = self.run(alphas=self.alphas, limit=self.limit, resamples=self.resamples)
         report = ablate(config, self.out, self.options, self.plan, vector=self.vector, others=self.others)
         print_ablations(report.path)
-        print(report.place / "report.html")
+        output.say(report.place / "report.html")
 
 
 class Attribute(VectorCommand, RowsConfig, VectorConfig):
@@ -291,7 +295,7 @@ class Attribute(VectorCommand, RowsConfig, VectorConfig):
         ):
             terminal().print(table)
         for each in found:
-            print(each.place / "null.parquet")
+            output.say(each.place / "null.parquet")
 
 
 class Gaming(Command, GamingConfig):
@@ -309,8 +313,8 @@ class Gaming(Command, GamingConfig):
 
         config = GamingConfig.checked(self.model_dump(exclude={"out", "workers"}))
         report = gaming(config, self.out, workers=self.workers)
-        print((report.path / "conclusion.md").read_text(encoding="utf-8"))
-        print(report.place / "report.html")
+        output.say((report.path / "conclusion.md").read_text(encoding="utf-8"))
+        output.say(report.place / "report.html")
 
 
 class Report(Command):
@@ -322,7 +326,7 @@ class Report(Command):
 
     rows: tuple[Path, ...] = Field(description="Report folders, or Parquet files of rows.")
     out: Path = Field(default=Path("report"), description="Folder to write.")
-    resamples: int = Field(default=10_000, ge=1, description="Bootstrap resamples behind each interval.")
+    resamples: Resamples = 10_000
 
     def __call__(self) -> None:
         from weightsteer.experiments.sweep.replicate import joined_report
@@ -339,23 +343,27 @@ class Export(Command):
 
     vector: Path = Field(description="A saved vector.")
     out: Path = Field(description="Folder to write.")
-    model: str | None = Field(default=None, description="Base model of the proof; by default the one the file names.")
-    alpha: float = Field(default=1.0, description="Strength to put into the folder.")
-    rank: int | None = Field(default=None, description="Keep this many singular values per module.")
-    energy: float | None = Field(default=None, description="Or keep this share of each module's squared norm, as 0.99.")
+    model: Name | None = Field(default=None, description="Base model of the proof; by default the one the file names.")
+    alpha: float = Field(
+        default=1.0, ge=-LARGEST_ALPHA, le=LARGEST_ALPHA, description="Strength to put into the folder."
+    )
+    rank: int | None = Field(default=None, ge=1, description="Keep this many singular values per module.")
+    energy: float | None = Field(
+        default=None, gt=0, le=1, description="Or keep this share of each module's squared norm, as 0.99."
+    )
     drop_bias: bool = Field(default=False, description="Leave out changes of biases, which a LoRA cannot hold.")
     proof: bool = Field(default=True, description="Load the folder in PEFT and compare logits with the steered model.")
     merged: bool = Field(default=False, description="A whole checkpoint, with the vector added to its weights.")
-    dtype: str | None = Field(
+    dtype: Dtype | None = Field(
         default=None, description="Type of the merged weights; by default that of the base model."
     )
-    push: str | None = Field(default=None, description="Upload to this Hugging Face repository, OWNER/NAME.")
+    push: Name | None = Field(default=None, description="Upload to this Hugging Face repository, OWNER/NAME.")
     private: bool = Field(default=False, description="Make that repository private.")
 
     def __call__(self) -> None:
         from weightsteer.export.command import export_file
 
-        print(export_file(**{name: getattr(self, name) for name in type(self).model_fields}))
+        output.say(export_file(**{name: getattr(self, name) for name in type(self).model_fields}))
 
 
 class List(Command):
@@ -390,11 +398,7 @@ class Store(Command):
     prune: bool = Field(default=False, description="Remove what no current run uses, after listing it.")
 
     def __call__(self) -> None:
-        from weightsteer.runtime.store import Store
-
-        if not self.out.is_dir():
-            raise WeightsteerError(f"there is no folder {self.out}; name an output folder with --out.")
-        store = Store(self.out)
+        store = _store(self.out)
         found = store.listing()
         unused = [entry for entry in found if entry.state != "current"]
         if not self.prune:
@@ -402,6 +406,36 @@ class Store(Command):
         output.stored(unused, "to be removed" if self.prune else "of these, --prune would remove")
         if self.prune:
             print(f"freed {output.size(store.prune(unused))}")
+
+
+class StoreVerify(Command):
+    """Read every artifact of an output folder and compare it with its record: inputs with key, files with digest.
+
+    The exit code is 2 when one is not as it was written; the next run makes it again.
+
+    Example:
+      weightsteer store verify --out out
+    """
+
+    out: Path = Field(default=Path("out"), description="Folder of all artifacts.")
+
+    def __call__(self) -> None:
+        read, damaged = _store(self.out).verify()
+        print(f"{read - len(damaged)} of {read} artifacts are as they were written")
+        if damaged:
+            listed = "\n".join(f"  {path}: {flaw}" for path, flaw in damaged)
+            raise WeightsteerError(
+                f"{len(damaged)} of {read} artifacts are damaged:\n{listed}\nA run that needs them makes them again; "
+                "`weightsteer store --prune` removes them."
+            )
+
+
+def _store(out: Path) -> "ArtifactStore":
+    from weightsteer.runtime.store import Store
+
+    if not out.is_dir():
+        raise WeightsteerError(f"there is no folder {out}; name an output folder with --out.")
+    return Store(out)
 
 
 class PocketBuild(Command):
@@ -413,13 +447,13 @@ class PocketBuild(Command):
 
     size: str = Field(description="pocket-s, pocket or pocket-l.")
     out: Path | None = Field(default=None, description="Folder to write; named after the size by default.")
-    steps: int | None = Field(default=None, description="Optimiser steps; by default what the size needs.")
+    steps: int | None = Field(default=None, ge=1, description="Optimiser steps; by default what the size needs.")
     resume: bool = Field(default=True, description="Go on from a checkpoint in the folder.")
 
     def __call__(self) -> None:
         from weightsteer.pocket.build import build
 
-        print(build(self.size, self.out or Path(self.size), steps=self.steps, resume=self.resume))
+        output.say(build(self.size, self.out or Path(self.size), steps=self.steps, resume=self.resume))
 
 
 class PocketScore(Command):
@@ -437,7 +471,7 @@ class PocketScore(Command):
         from weightsteer.pocket.score import score
 
         measured = score(self.model)
-        print(table(measured))
+        output.say(table(measured))
         if self.card is not None:
             self.card.write_text(model_card(self.model, measured), encoding="utf-8")
-            print(self.card)
+            output.say(self.card)

@@ -86,13 +86,16 @@ def _settings(info: Any) -> StructConstructorSpec | None:
 
 def _metavar(kind: Any) -> str:
     """INT for ``int | None``, INT [INT ...] for ``tuple[int, ...] | None``, {a,b} for a choice."""
-    kind = next(each for each in get_args(kind) if each is not NoneType)
-    if get_origin(kind) is Annotated:
-        kind = get_args(kind)[0]
-    parts = get_args(kind)
+    kind = _plain(next(each for each in get_args(kind) if each is not NoneType))
+    parts: list[Any] = [each if each is ... else _plain(each) for each in get_args(kind)]
     if get_origin(kind) is Literal:
         return "{" + ",".join(parts) + "}"
     if parts:
         name = parts[0].__name__.upper()
         return f"{name} [{name} ...]" if parts[1] is ... else f"{name} {name}"
     return str(kind.__name__.upper())
+
+
+def _plain(kind: Any) -> Any:
+    """A type without the bounds and descriptions that are attached to it."""
+    return _plain(get_args(kind)[0]) if get_origin(kind) is Annotated else kind

@@ -4,6 +4,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from weightsteer.formatting import printable
+
 if TYPE_CHECKING:
     import polars
 
@@ -12,12 +14,14 @@ if TYPE_CHECKING:
 
 def table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]], numbers: Sequence[str] = ()) -> None:
     """Print a table; the columns named in ``numbers`` are aligned to the right."""
-    from rich.text import Text
-
     from weightsteer.report import console
 
-    cells = ([Text(cell) for cell in row] for row in rows)
-    console.terminal().print(console.table(columns, cells, numbers=numbers, title=title))
+    console.terminal().print(console.table(columns, rows, numbers=numbers, title=title))
+
+
+def say(content: object) -> None:
+    """Print a text that may hold names or answers of others, line by line."""
+    print(printable(str(content), lines=True))
 
 
 def report(folder: Path, place: Path | None = None) -> None:
@@ -41,7 +45,7 @@ def report(folder: Path, place: Path | None = None) -> None:
     _published(folder, summary)
     if several:
         print("All strengths, the controls, and the norms of the vectors next to their effects:")
-    print((place or folder) / "report.html")
+    say((place or folder) / "report.html")
 
 
 def _published(folder: Path, summary: "polars.DataFrame") -> None:

@@ -5,6 +5,7 @@ Nothing in it depends on the day or on the place: the same vector gives the same
 
 import json
 import re
+import shlex
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ import yaml
 from weightsteer.export.factors import LeftOut
 from weightsteer.export.proof import WEIGHT_TOLERANCE, Difference, Proof
 from weightsteer.export.realised import MergeReport
+from weightsteer.formatting import printable
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
@@ -38,8 +40,8 @@ from peft import PeftModel
 from peft.helpers import rescale_adapter_scale
 from transformers import AutoModelForCausalLM
 
-model = AutoModelForCausalLM.from_pretrained("{base}", dtype="auto")
-model = PeftModel.from_pretrained(model, "{place}")
+model = AutoModelForCausalLM.from_pretrained({base_code}, dtype="auto")
+model = PeftModel.from_pretrained(model, {place_code})
 with rescale_adapter_scale(model, {example:g}):  # any number; outside of the block it is 1
     ...  # model.generate(...)
 ```
@@ -53,7 +55,7 @@ One strength per row of a batch, exactly zero effect at 0, and any number of vec
 ```python
 import weightsteer as ws
 {download}
-model, tokenizer = ws.load_model("{base}")
+model, tokenizer = ws.load_model({base_code})
 vector = ws.WeightVector.from_branch({source}, model)
 with ws.steer(model, vector, alpha={example:g}):
     ...  # model.generate(...)
@@ -64,10 +66,10 @@ with ws.steer(model, vector, alpha={example:g}):
 Both take a LoRA at its own scale only. For another strength, export again with it (`weightsteer export --alpha 0.5`).
 
 ```
-vllm serve {base} --enable-lora --max-lora-rank {served_rank} --lora-modules {slug}={place}
+vllm serve {base_shell} --enable-lora --max-lora-rank {served_rank} --lora-modules {slug}={place_shell}
 ```
 
-vLLM then offers `{slug}` next to the base model. In a mergekit configuration the model is `{base}+{place}`;
+vLLM then offers `{slug}` next to the base model. In a mergekit configuration the model is {both};
 set `dtype: float32`, for the reason above.
 
 ## Proof
@@ -129,8 +131,13 @@ def adapter_card(
     }
     return _front(behavior, base, "peft", ["lora"]) + (
         _ADAPTER.format(
-            behavior=behavior,
-            base=base,
+            behavior=_prose(behavior),
+            base=_prose(base),
+            base_code=_code(base),
+            base_shell=_shell(base),
+            place_code=_code(place or _HERE),
+            place_shell=_shell(place or _HERE),
+            both=_inline(f"{base}+{place or _HERE}"),
             rank=rank,
             strength="`dW`" if alpha == 1 else f"`{alpha:g}·dW`",
             modules=modules,
@@ -138,9 +145,8 @@ def adapter_card(
             scale=f"; this folder is the vector at α = {alpha:g}, so a scale of s means α = {alpha:g}·s"
             if alpha != 1
             else " α",
-            place=place or _HERE,
             download="from huggingface_hub import snapshot_download\n" if place else "",
-            source=f'snapshot_download("{place}")' if place else f'"{_HERE}"',
+            source=f"snapshot_download({_code(place)})" if place else _code(_HERE),
             example=number / alpha if number else 1.0,
             served_rank=_served(rank),
             slug=_slug(behavior),
@@ -160,8 +166,8 @@ def checkpoint_card(vector: "WeightVector", facts: Mapping[str, str], report: Me
     }
     return _front(behavior, base, "transformers", ["merge"]) + (
         _CHECKPOINT.format(
-            behavior=behavior,
-            base=base,
+            behavior=_prose(behavior),
+            base=_prose(base),
             alpha=report.alpha,
             dtype=report.dtype,
             facts=_table(facts),
@@ -205,7 +211,7 @@ def facts_of(vector: "WeightVector") -> dict[str, str]:
     geometry = {key: value for key, value in (metadata.get("geometry") or {}).items() if not isinstance(value, Mapping)}
     facts |= {f"geometry: {key}": _text(value) for key, value in geometry.items()}
     facts["digest"] = vector.digest
-    facts["full record"] = "`weightsteer.json`"
+    facts["full record"] = "weightsteer.json"
     return facts
 
 
@@ -242,7 +248,7 @@ def _proof(proof: Proof | None) -> str:
 
 
 def _table(facts: Mapping[str, str]) -> str:
-    rows = [[text.replace("|", r"\|").replace("\n", " ") for text in fact] for fact in facts.items()]
+    rows = [[_prose(text) for text in fact] for fact in facts.items()]
     return "\n".join(["| | |", "|---|---|", *(f"| {key} | {value} |" for key, value in rows)])
 
 
@@ -258,6 +264,29 @@ def _behavior(vector: "WeightVector") -> str:
 
 def _base(vector: "WeightVector") -> str:
     return str(vector.metadata.get("base", {}).get("name") or "an unnamed model")
+
+
+# What a vector's file says is data of whoever made it, and a card is read as Markdown, HTML, Python and shell.
+def _prose(text: str) -> str:
+    """A text in Markdown, as itself: no tag, no link, no image and no cell of a table begins in it."""
+    # an underscore within a word begins nothing
+    safe = re.sub(r"([\\`*\[\]{}#!|~]|(?<!\w)_|_(?!\w))", r"\\\1", printable(" ".join(text.split())))
+    return safe.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _inline(text: str) -> str:
+    """A text as code within a line of Markdown."""
+    return f"`{printable(text).replace('`', ' ')}`"
+
+
+def _code(text: str) -> str:
+    """A string literal of Python, on one line."""
+    return json.dumps(printable(text), ensure_ascii=False)
+
+
+def _shell(text: str) -> str:
+    """One word of a shell command."""
+    return shlex.quote(printable(text))
 
 
 def _slug(name: str) -> str:

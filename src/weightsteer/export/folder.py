@@ -1,7 +1,9 @@
 """A folder that is there complete, or not at all."""
 
+import ctypes
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import flush, follow_umask
 
 RECORD = "weightsteer.json"
 
@@ -24,6 +27,8 @@ def finished(folder: Path, record: Mapping[str, Any]) -> Iterator[Path]:
         WeightsteerError: the folder holds other files, or it cannot be written.
     """
     folder = folder.expanduser().resolve()
+    with _explained(folder):
+        _tidy(folder)
     _check_replaceable(folder)
     partial = folder.with_name(f".{folder.name}.{os.getpid()}.partial")
     try:
@@ -33,6 +38,9 @@ def finished(folder: Path, record: Mapping[str, Any]) -> Iterator[Path]:
         with _explained(folder):
             files = sorted(path.relative_to(partial).as_posix() for path in partial.rglob("*") if path.is_file())
             (partial / RECORD).write_bytes(as_json({**record, "files": files}))
+            follow_umask((partial / name for name in files), partial / RECORD)
+            for each in (*partial.rglob("*"), partial):
+                flush(each)
             _swap(partial, folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
@@ -46,15 +54,54 @@ def as_json(content: Mapping[str, Any]) -> bytes:
 def _swap(fresh: Path, folder: Path) -> None:
     """Put the fresh folder in place of an older one, which stays when that fails."""
     old = fresh.with_suffix(".old")
-    if folder.exists():
-        os.replace(folder, old)
-    try:
+    if not folder.exists():
         os.replace(fresh, folder)
-    except OSError:
-        if old.exists():
+    elif _exchanged(fresh, folder):
+        os.replace(fresh, old)
+    else:
+        os.replace(folder, old)
+        try:
+            os.replace(fresh, folder)
+        except OSError:
             os.replace(old, folder)
-        raise
+            raise
+    flush(folder.parent)
     shutil.rmtree(old, ignore_errors=True)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Let two folders change names in one step, where the system can: at every moment both names lead to a folder."""
+    try:
+        rename = ctypes.CDLL(None).renameat2
+    except (OSError, AttributeError, TypeError):
+        return False
+    return bool(rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE) == 0)
+
+
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD of ``fcntl.h``, and RENAME_EXCHANGE of ``linux/fs.h``."""
+
+
+def _tidy(folder: Path) -> None:
+    """Take up after exports to this folder that were killed: an old folder without its name, and unfinished ones."""
+    for left in folder.parent.glob(".*") if folder.parent.is_dir() else ():
+        found = re.fullmatch(r"\.(.*)\.(\d+)\.(partial|old)", left.name)
+        if not found or found[1] != folder.name or _alive(int(found[2])):
+            continue
+        if found[3] == "old" and not folder.exists():
+            os.replace(left, folder)
+        else:
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except (ProcessLookupError, OverflowError):
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
 
 
 def _check_replaceable(folder: Path) -> None:

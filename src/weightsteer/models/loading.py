@@ -12,6 +12,7 @@ from transformers.utils import logging
 from weightsteer.embedded import POCKET, weights_folder
 from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.models import checkpoint
+from weightsteer.models.chat import check_template, check_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
@@ -52,12 +53,14 @@ def load_model(
             f"model ({', '.join(POCKET)}), or a Hugging Face id; without a network an id works only once it is in "
             "the local cache."
         ) from error
+    check_vocabulary(tokenizer, name)
     if not tokenizer.chat_template:
         raise WeightsteerError(
             f"the tokenizer of {name!r} has no chat template, so personas and questions cannot be put to it. "
             "Use the instruction-tuned version of the model, or save a tokenizer with `chat_template` set "
             "next to its weights."
         )
+    check_template(tokenizer, name)
     return model.to(target).eval().requires_grad_(False), tokenizer
 
 
@@ -81,6 +84,11 @@ def _device(name: str | None) -> torch.device:
         raise WeightsteerError(f"unknown device {name!r}: use cpu, cuda, cuda:1, mps …") from error
     if device.type == "cuda" and not torch.cuda.is_available():
         raise WeightsteerError("there is no usable CUDA GPU on this machine: use the device cpu.")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsteerError(f"the device {name!r} cannot be used here ({reason}): use the device cpu.") from error
     return device
 
 

@@ -7,18 +7,23 @@ import polars as pl
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from weightsteer.audit.words import Tone, of
-from weightsteer.formatting import estimate, number, signed
+from weightsteer.formatting import estimate, number, printable, signed
 from weightsteer.stats.verdict import PMASS_GATE
 
 _COLORS: Mapping[Tone, str] = {"good": "green", "mixed": "yellow", "bad": "red", "plain": "default"}
 
 
 def terminal(width: int = 100) -> Console:
-    """The terminal; a file or a pipe, which has no width of its own, gets ``width`` columns."""
-    found = Console()
-    return found if found.is_terminal else Console(width=width)
+    """The terminal; a file or a pipe, which has no width of its own, gets ``width`` columns.
+
+    Names are data: what looks like markup or an emoji in them is printed as it is.
+    """
+    plain: Any = {"markup": False, "emoji": False}
+    found = Console(**plain)
+    return found if found.is_terminal else Console(width=width, **plain)
 
 
 def table(
@@ -46,7 +51,7 @@ def table(
         limit = (widths or {}).get(name)
         shown.add_column(name, justify=justify, no_wrap=numeric, overflow="fold", max_width=limit)
     for row in rows:
-        shown.add_row(*row)
+        shown.add_row(*(printable(cell) if isinstance(cell, str) else cell for cell in row))
     return shown
 
 
@@ -74,7 +79,7 @@ def summary_table(summary: pl.DataFrame) -> Table:
         # A name a line, those without a line of their own joined on the last.
         joined = [*names[: len(lines) - 1], " ".join(names[len(lines) - 1 :])]
         for line, name in zip(lines, [*joined, *[""] * len(lines)], strict=False):
-            shown.add_row(name, *_cells(line, by_seed, nulls))
+            shown.add_row(printable(name), *_cells(line, by_seed, nulls))
     return shown
 
 
@@ -83,12 +88,12 @@ def _caption(summary: pl.DataFrame, nulls: bool) -> str | None:
     lines = ["z: discrimination in standard deviations of a random direction with the same norms."] if nulls else []
     base = summary.filter(pl.col("alpha") == 0, pl.col("pmass") < PMASS_GATE).unique("eval").sort("eval")
     for line in base.iter_rows(named=True):
-        mass = number(line["pmass"]).removeprefix("+")
-        lines.append(f"{line['eval']}: the base model does not answer in this format (answer mass {mass}).")
+        mass, name = number(line["pmass"]).removeprefix("+"), printable(line["eval"])
+        lines.append(f"{name}: the base model does not answer in this format (answer mass {mass}).")
     return "\n".join(lines) or None
 
 
-def _cells(line: dict[str, Any], by_seed: bool, nulls: bool) -> list[str]:
+def _cells(line: dict[str, Any], by_seed: bool, nulls: bool) -> list[str | Text]:
     words = of(line)
     base = line["alpha"] == 0
     return [
@@ -99,5 +104,5 @@ def _cells(line: dict[str, Any], by_seed: bool, nulls: bool) -> list[str]:
         "–" if base else estimate(line, "bias"),
         number(line["pmass"]).removeprefix("+"),
         *([] if by_seed else [number(line["si"], 0)]),
-        f"[{_COLORS[words.tone]}]{words.label}[/]",
+        Text(words.label, style=_COLORS[words.tone]),
     ]

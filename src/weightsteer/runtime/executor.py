@@ -6,7 +6,10 @@ finished. So what a run leaves behind does not depend on the number of processes
 only.
 """
 
+import ctypes
 import os
+import signal
+import sys
 import threading
 import time
 import warnings
@@ -14,6 +17,9 @@ from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar
 
 from weightsteer.errors import WeightsteerError
+
+PARENT_DEATH_SIGNAL = 1
+"""PR_SET_PDEATHSIG of ``linux/prctl.h``."""
 
 Item = TypeVar("Item")
 
@@ -84,6 +90,10 @@ def _begin(parent: int) -> None:
     """What a worker does first."""
     from weightsteer import progress
 
+    if sys.platform == "linux":  # at once, also in the middle of a long multiplication
+        ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
     quiet()
     progress.silence()  # several bars at once overwrite each other
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()

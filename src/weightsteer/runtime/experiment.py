@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
+from weightsteer.formatting import printable
 from weightsteer.runtime.executor import Executor
 from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.runtime.store import Artifact, Store
@@ -113,7 +114,7 @@ def make_step(runner: Runner, step: Step, unit: Unit) -> Artifact:
         took = "cached" if made.cached else f"{time.monotonic() - started:.1f} s"
         lines = [f"{unit.name:<{10 if unit.detailed else 28}} {step.place.name:<22} {took}"]
         lines += [f"{'':<10} {line}" for line in (step.notes(artifact) if step.notes else ())]
-        print("\n".join(lines), file=sys.stderr)
+        print(printable("\n".join(lines), lines=True), file=sys.stderr)
     return artifact
 
 

@@ -1,12 +1,12 @@
 """Models as inputs of stages: known by their files, loaded only when a stage has to be made."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.files import digest_of, file_digest
+from weightsteer.files import digest_of, file_digest, parse_json, read_text
+from weightsteer.formatting import printable
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -30,6 +30,7 @@ class ModelSpec:
         device: where it runs; None: the first GPU, else the CPU.
         dtype: of its weights; None: what the checkpoint has.
         source: what it is loaded by: a name or a folder.
+        width: of the hidden states, where the configuration tells it: no change of a weight has a higher rank.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ModelSpec:
     device: str | None
     dtype: str | None
     source: str = field(compare=False)
+    width: int | None = field(default=None, compare=False)
 
     @classmethod
     def of(cls, source: str, device: str | None = None, dtype: str | None = None) -> "ModelSpec":
@@ -54,12 +56,27 @@ class ModelSpec:
             folder = _folder(source)
         if folder is None:
             raise WeightsteerError(f"the model {source!r} was loaded, but its files are not in the local cache.")
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config = _config(folder / "config.json")
         pocket = isinstance(config.get("weightsteer_pocket"), str)
         files = sorted(path for path in folder.iterdir() if path.suffix in _MODEL_FILES and path.is_file())
-        shown = folder.resolve().name if Path(source).is_dir() or pocket else source
+        shown = printable(folder.resolve().name if Path(source).is_dir() or pocket else source)
         digest = digest_of({file.name: _content(file) for file in files})
-        return cls(shown, "pocket" if pocket else "general", digest, device, dtype, source)
+        text = config.get("text_config")
+        width = config.get("hidden_size", text.get("hidden_size") if isinstance(text, dict) else None)
+        family = "pocket" if pocket else "general"
+        return cls(shown, family, digest, device, dtype, source, width if isinstance(width, int) else None)
+
+    def check_rank(self, rank: int) -> None:
+        """Refuse a rank that no change of a weight of this model has; it would only need time and memory.
+
+        Raises:
+            WeightsteerError: it is higher than the model is wide.
+        """
+        if self.width is not None and rank > self.width:
+            raise WeightsteerError(
+                f"rank {rank} is higher than that of any weight of {self.name}, whose hidden states have {self.width} "
+                "entries. Give a smaller one with --rank."
+            )
 
     @property
     def embedded(self) -> bool:
@@ -74,6 +91,16 @@ class ModelSpec:
 
         disable_progress_bar()  # by now the files are here: what it would show is the reading of a local file
         return load_model(self.source, device=self.device, dtype=self.dtype)
+
+
+def _config(path: Path) -> dict[str, Any]:
+    try:
+        content = parse_json(read_text(path, "configuration of the model"))
+    except ValueError as error:
+        raise WeightsteerError(f"{path} is not JSON ({error}): copy or download the model again.") from error
+    if not isinstance(content, dict):
+        raise WeightsteerError(f"{path} holds no configuration, an object of fields: copy or download the model again.")
+    return content
 
 
 def _folder(name: str) -> Path | None:

@@ -2,7 +2,8 @@
 
 Layout under one root::
 
-    .store/<stage>-<key>/          finished, with artifact.json: inputs, lineage, digest of every file
+    .store/<stage>-<key>/          finished, with artifact.json: inputs, lineage, digest of every file; its key is the
+                                   digest of its inputs and its digest that of its files, and both are verified
     .store/<stage>-<key>.partial/  being made; its scratch/ survives crashes, so that a build can go on
     .store/.locks/                 one lock per key: two processes never make the same artifact at once
     <model>/<behavior>/…           relative symbolic links for people, replaced atomically
@@ -28,7 +29,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.files import digest_of, file_digest, flush
+from weightsteer.files import digest_of, file_digest, flush, follow_umask, parse_json
 from weightsteer.runtime.code import code_digest
 from weightsteer.versions import versions
 
@@ -36,6 +37,9 @@ FORMAT = 2
 SCRATCH = "scratch"
 """A build may keep finished pieces in ``work / SCRATCH``; the finished artifact is without it."""
 RECORD = "artifact.json"
+
+_KEYED = ("stage", "inputs", "code", "versions")
+"""What of a record is digested to the key, beside the format."""
 
 State = Literal["current", "older", "partial", "damaged"]
 
@@ -186,6 +190,15 @@ class Store:
         found = [_stored(path, tuple(sorted(links.get(path.resolve(), ())))) for path in folders]
         return sorted(found, key=lambda one: (-one.bytes, one.path.name))
 
+    def verify(self) -> tuple[int, list[tuple[Path, str]]]:
+        """Read every finished artifact and compare it with its record.
+
+        Returns:
+            How many were read, and the folders that are not what they claim to be, each with the reason.
+        """
+        folders = [one.path for one in self.listing() if one.state != "partial"]
+        return len(folders), [(path, flaw) for path in folders if (flaw := _flaw(path))]
+
     def prune(self, entries: Iterable[Stored]) -> int:
         """Remove these folders with the links that lead to them; the number of bytes that became free.
 
@@ -217,6 +230,12 @@ class Store:
         if folder.exists():
             folder.rename(damaged)  # one step: nobody ever sees half of it removed
             _remove(damaged)
+        for place in (partial, partial / SCRATCH):
+            if place.is_symlink():
+                raise WeightsteerError(
+                    f"{place} is a symbolic link, which this program never makes there: its files would be written to "
+                    f"{os.readlink(place)}. Remove the link."
+                )
         partial.mkdir(exist_ok=True)
         for entry in partial.iterdir():
             if entry.name != SCRATCH:
@@ -235,6 +254,7 @@ class Store:
             "digest": digest,
         }
         (partial / RECORD).write_text(json.dumps(record, indent=1, sort_keys=True), encoding="utf-8")
+        follow_umask((partial / name for name in files), partial / RECORD)
         for name in (*files, RECORD):
             flush(partial / name)
         for inner in sorted({(partial / name).parent for name in (*files, RECORD)}):
@@ -279,6 +299,28 @@ def explain(error: BaseException, root: Path, doing: str) -> WeightsteerError | 
             f"the disk that holds '{root}' is full (while working on '{doing}'). {kept} "
             "Free some space, or choose another folder with --out."
         )
+    if code == errno.EFBIG or re.search(r"File too large|os error 27\b", text):
+        return WeightsteerError(
+            f"a file written for '{doing}' is larger than this process may write (ulimit -f). {kept} Raise the limit, "
+            "or choose another file system with --out."
+        )
+    if code == errno.ENAMETOOLONG:
+        return WeightsteerError(f"a name is too long for the file system (while working on '{doing}'): {text:.200}.")
+    if isinstance(error, MemoryError) or re.search(r"can't allocate memory|out of memory", text):
+        return WeightsteerError(
+            f"there is not enough memory for '{doing}' ({text.splitlines()[0] if text else 'out of memory'}). {kept} "
+            "Free some, raise the limit of the process (ulimit -v), or take a smaller model, batch or rank."
+        )
+    named = getattr(error, "filename", None)
+    if (
+        code in (errno.EACCES, errno.EPERM)
+        and named
+        and Path(named).absolute().is_relative_to(root.absolute()) is False
+    ):
+        return WeightsteerError(
+            f"permission refused while working on '{doing}': {named} cannot be read. {kept} Make it readable for this "
+            "user, or give another file."
+        )
     if code in (errno.EACCES, errno.EPERM, errno.EROFS) or re.search(r"[Pp]ermission denied", text):
         return WeightsteerError(
             f"permission refused while working on '{doing}' below '{root}': {text}. {kept} "
@@ -297,16 +339,45 @@ def _key(provenance: Provenance) -> str:
 
 
 def _finished(folder: Path, name: str, key: str) -> Artifact | None:
-    """The artifact when every file is there with its recorded bytes, else None: it is made again."""
-    try:
-        record = json.loads((folder / RECORD).read_bytes())
-        whole = record["key"] == key and all(
-            (folder / file).stat().st_size == known["size"] and file_digest(folder / file) == known["blake2b"]
-            for file, known in record["files"].items()
-        )
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError):
+    """The artifact when it is whole, else None: it is made again."""
+    if _flaw(folder, key):
         return None
-    return Artifact(name, key, record["digest"], folder) if whole else None
+    return Artifact(name, key, _record(folder)["digest"], folder)
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    record: dict[str, Any] = parse_json((folder / RECORD).read_bytes())
+    return record
+
+
+def _flaw(folder: Path, key: str | None = None) -> str:
+    """Why a finished artifact is not what its record says, or the record not that of ``key``; empty when all is well.
+
+    The record vouches for itself: its key has to be the digest of the inputs in it, and its digest that of its list of
+    files, which are then read. So nothing of it can be edited alone.
+    """
+    try:
+        record = _record(folder)
+        files = record["files"]
+        if key is not None and record["key"] != key:
+            return "it is the artifact of another key"
+        if digest_of({name: record[name] for name in (*_KEYED, "format")}) != record["key"]:
+            return f"its key is not the digest of the inputs in {RECORD}"
+        if folder.name != f"{record['stage']}-{record['key'][:16]}":
+            return "its folder has the name of another key"
+        if digest_of(files) != record["digest"]:
+            return f"its digest is not that of the list of files in {RECORD}"
+        for name in sorted(set(files) ^ {path.relative_to(folder).as_posix() for path in _files(folder)}):
+            return f"{name} is missing" if name in files else f"{name} is none of its files"
+        for name, known in files.items():
+            path = folder / name
+            if path.stat().st_size != known["size"] or file_digest(path) != known["blake2b"]:
+                return f"{name} is not as it was written"
+    except (FileNotFoundError, NotADirectoryError):
+        return f"it has no {RECORD}"
+    except (ValueError, KeyError, TypeError, AttributeError):
+        return f"its {RECORD} is damaged"
+    return ""
 
 
 def _stored(path: Path, links: tuple[Path, ...]) -> Stored:
@@ -316,12 +387,12 @@ def _stored(path: Path, links: tuple[Path, ...]) -> Stored:
     if path.suffix == ".partial":
         return Stored(stage, key, size, "partial", "", path, links)
     try:
-        record = json.loads((path / RECORD).read_bytes())
+        record = _record(path)
         whole = all((path / name).stat().st_size == known["size"] for name, known in record["files"].items())
-        made_from, key = _summary(record["inputs"]), record["key"]
+        made_from, key, state = _summary(record["inputs"]), str(record["key"]), _state(record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return Stored(stage, key, size, "damaged", "", path, links)
-    return Stored(stage, key, size, _state(record) if whole else "damaged", made_from, path, links)
+    return Stored(stage, key, size, state if whole else "damaged", made_from, path, links)
 
 
 def _state(record: dict[str, Any]) -> State:
@@ -359,6 +430,8 @@ def _linked(path: Path, folder: Path) -> bool:
 
 def _relink(path: Path, folder: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if os.path.lexists(path) and not (path.is_symlink() and _target(path).parent == folder.parent.resolve()):
+        raise FileExistsError(errno.EEXIST, "it is none of the links of this program", str(path))
     # Named by the key, which we have locked: what a crash left here is ours to replace.
     fresh = folder.with_name(f"{folder.name}.link")
     fresh.unlink(missing_ok=True)
@@ -366,12 +439,20 @@ def _relink(path: Path, folder: Path) -> None:
     fresh.replace(path)
 
 
+def _target(link: Path) -> Path:
+    """Where a link leads, whether or not there is anything."""
+    return Path(os.path.normpath(link.parent.resolve() / os.readlink(link)))
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of an artifact, without its record."""
+    return sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / RECORD)
+
+
 def _file_digests(folder: Path) -> dict[str, dict[str, Any]]:
-    paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {
         path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "blake2b": file_digest(path)}
-        for path in paths
-        if path.name != RECORD or path.parent != folder
+        for path in _files(folder)
     }
 
 

@@ -4,19 +4,21 @@ Tensors, all fp32: those of term i of a module's sum are ``<module>.<i>.<key>`` 
 without the coefficient. A term that occurs several times is stored once, at its first place. Metadata: one entry,
 ``weightsteer``, with a JSON object::
 
-    {"version": 2,
+    {"version": 3, "digest": over all that follows,
      "modules": [{"name": …, "shape": [d_out, d_in], "rank": …, "norm": …,
                   "parts": [{"form": "low_rank", "coefficient": …, "digest": …, "tensors": "<module>.<i>",
                              "options": {…}, "base": digest of the base weight, or null}, …]}, …],
      "norm": …, "metadata": {…}}
 
 The delta of a module is the sum of its terms, each times its coefficient. Forms that change the base weight (a scale,
-a rotation) store its digest, not the weight. Version 1 knew low rank only, and had neither digests nor options.
+a rotation) store its digest, not the weight. Version 2 had no digest of the header; version 1 knew low rank only,
+and had neither digests nor options.
 (One entry only: safetensors keeps several in random order.)
 """
 
 import json
 import os
+import stat
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,10 +30,11 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import flush
 from weightsteer.terms import BaseWeight, Sum, Term
 from weightsteer.vector.deltas import Deltas
+from weightsteer.vector.header import VERSION, ModuleHeader, parse, sealed
 
-VERSION = 2
 _ENTRY = "weightsteer"
 
 
@@ -62,7 +65,7 @@ def write(path: Path, deltas: Deltas, metadata: Mapping[str, Any]) -> Path:
             )
         known = {"shape": list(total.shape), "rank": deltas.rank(name), "norm": deltas.norm(name)}
         modules.append({"name": name, **known, "parts": terms})
-    header = {"version": VERSION, "modules": modules, "norm": deltas.total_norm(), "metadata": metadata}
+    header = sealed({"version": VERSION, "modules": modules, "norm": deltas.total_norm(), "metadata": metadata})
     text = json.dumps(header, sort_keys=True, ensure_ascii=False, allow_nan=False)
     with _replacing(path) as partial:
         save_file(_apart(tensors), partial, {_ENTRY: text})
@@ -82,10 +85,13 @@ def _replacing(path: Path) -> Iterator[Path]:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
+            partial.touch()
+            opened = partial.stat().st_mode
             yield partial
-            with partial.open("rb") as file:
-                os.fsync(file.fileno())
+            partial.chmod(stat.S_IMODE(opened))  # safetensors makes files that only their owner can read
+            flush(partial)
             os.replace(partial, path)
+            flush(path.parent)
         finally:
             partial.unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
@@ -202,14 +208,12 @@ class _File:
                     f"{path} is a safetensors file but no weight vector of this package. From two PEFT "
                     "adapters make one with WeightVector.from_adapters or `weightsteer diff`."
                 )
-            header = json.loads(entry)
-            if not 1 <= header["version"] <= VERSION:
-                raise WeightsteerError(
-                    f"{path} has format version {header['version']}, this release reads 1 to {VERSION}: "
-                    "use the release of weightsteer that wrote it."
-                )
-            self.metadata: dict[str, Any] = header["metadata"]
-            self.modules = {module["name"]: _module(module) for module in header["modules"]}
+            try:
+                header = parse(entry)
+            except WeightsteerError as error:
+                raise WeightsteerError(f"{path}: {error}.") from error
+            self.metadata: dict[str, Any] = header.metadata
+            self.modules = {module.name: _module(module) for module in header.modules}
             terms = [term for module in self.modules.values() for term in module.terms]
             needed = {f"{term.tensors}.{key}" for term in terms for key in term.form.keys}
             if missing := sorted(needed - set(self._open.keys())):
@@ -235,6 +239,8 @@ class _File:
         term = stored.form.restore(tensors, shape, base, stored.options)
         if stored.digest not in (None, term.digest):
             raise ValueError(f"the tensors of {stored.tensors} are not those that were saved")
+        if not all(bool(tensor.isfinite().all()) for tensor in tensors.values() if tensor.is_floating_point()):
+            raise ValueError(f"the tensors of {stored.tensors} hold NaN or infinity")
         if base is None:
             self._shared[stored.tensors] = term
         return term
@@ -255,23 +261,25 @@ class _File:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise WeightsteerError(
                 f"{self.path} is damaged or no weight vector ({error}). Copy or make it again."
             ) from error
 
 
-def _module(header: Mapping[str, Any]) -> _Module:
-    d_out, d_in = header["shape"]
+def _module(header: ModuleHeader) -> _Module:
+    for part in header.parts:
+        if part.form not in Term.forms:
+            raise ValueError(f"{header.name}: there is no form {part.form!r} of a delta")
     terms = tuple(
         _StoredTerm(
-            form=Term.forms[entry["form"]],
-            coefficient=float(entry["coefficient"]),
-            tensors=entry.get("tensors", f"{header['name']}.{index}"),
-            options=entry.get("options", {}),
-            digest=entry.get("digest"),
-            base=entry.get("base"),
+            form=Term.forms[part.form],
+            coefficient=part.coefficient,
+            tensors=part.tensors or f"{header.name}.{index}",
+            options=part.options,
+            digest=part.digest,
+            base=part.base,
         )
-        for index, entry in enumerate(header["parts"])
+        for index, part in enumerate(header.parts)
     )
-    return _Module((int(d_out), int(d_in)), float(header["norm"]), header.get("rank"), terms)
+    return _Module(header.shape, header.norm, header.rank, terms)

@@ -22,6 +22,7 @@ from weightsteer.terms import InputModifier, Modifier, Sum
 from weightsteer.vector import algebra, compatibility, difference
 from weightsteer.vector import file as vectorfile
 from weightsteer.vector.deltas import Deltas
+from weightsteer.vector.header import check_metadata
 from weightsteer.vector.selection import Pattern, listed, matching
 from weightsteer.vector.summary import summary
 
@@ -45,6 +46,7 @@ class WeightVector:
             raise WeightsteerError(
                 f"the metadata of a vector must be JSON: strings, finite numbers, lists, dicts ({error})."
             ) from error
+        check_metadata(self._metadata)
 
     @classmethod
     def from_adapters(

@@ -20,6 +20,7 @@ from transformers import (
 from weightsteer.data.behaviors import Behavior
 from weightsteer.data.pairs import Sampling, generate, grid
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import read_piece, write_piece
 from weightsteer.inference.sampling import choose, sample, stop_ids, turn_end, uniforms
 from weightsteer.models import render_chat
 
@@ -227,10 +228,20 @@ class TestResume:
         model, tokenizer = talker()
         generate(model, tokenizer, BEHAVIOR, workdir=tmp_path, **self.knobs)
         for path in tmp_path.iterdir():
-            drawn = json.loads(path.read_text())
-            path.write_text(json.dumps([tokenizer("Yes")["input_ids"] for _ in drawn]))
+            drawn = json.loads(read_piece(path) or b"")
+            write_piece(path, json.dumps([tokenizer("Yes")["input_ids"] for _ in drawn]).encode())
         frame = generate(model, tokenizer, BEHAVIOR, workdir=tmp_path, **self.knobs)
         assert frame["response_pos"].unique().to_list() == ["Yes"]
+
+    def test_what_was_changed_is_sampled_again(self, tmp_path: Path) -> None:
+        """One changed token in a batch was used, and an empty list failed at every later run."""
+        model, tokenizer = talker()
+        frame = generate(model, tokenizer, BEHAVIOR, workdir=tmp_path, **self.knobs)
+        first, *others = sorted(tmp_path.iterdir())
+        first.write_text("[]")
+        for path in others:
+            path.write_bytes(path.read_bytes().replace(b"1", b"2"))
+        assert generate(model, tokenizer, BEHAVIOR, workdir=tmp_path, **self.knobs).equals(frame)
 
 
 @pytest.mark.parametrize(

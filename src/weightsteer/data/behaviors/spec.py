@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
@@ -19,10 +20,11 @@ from pydantic import (
 )
 
 from weightsteer.data.behaviors.files import BEHAVIORS
+from weightsteer.data.behaviors.text import read_yaml
 from weightsteer.errors import WeightsteerError, unknown
 
 Text = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1)]
-Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Name = Annotated[str, StringConstraints(strict=True, pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=100)]
 
 
 def _distinct(texts: list[str]) -> list[str]:
@@ -149,26 +151,11 @@ class Behavior(_Strict):
 
     @classmethod
     def _read(cls, path: Path) -> Self:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except FileNotFoundError:
+        if not os.path.exists(path):  # Path.exists raises for a name that is too long
             raise WeightsteerError(
                 f"no behaviour file {path}. Give the path of a YAML file or one of: {', '.join(names())}."
-            ) from None
-        except (OSError, UnicodeDecodeError) as error:
-            raise WeightsteerError(f"cannot read the behaviour file {path}: {error}.") from error
-        try:
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
-            _refuse_repeated_keys(root, path)
-            data = yaml.safe_load(text)
-        except yaml.MarkedYAMLError as error:
-            mark = error.problem_mark or error.context_mark
-            line = f", line {mark.line + 1}" if mark is not None else ""
-            raise WeightsteerError(
-                f"{path}{line}: not valid YAML: {error.problem or error.context}. Quote texts that contain ': ' or '#'."
-            ) from error
-        except yaml.YAMLError as error:
-            raise WeightsteerError(f"{path}: not valid YAML: {error}.") from error
+            )
+        root, data = read_yaml(path)
         if not isinstance(data, dict):
             raise WeightsteerError(
                 f"{path}, line 1: a behaviour is a mapping with the fields {', '.join(cls.model_fields)}."
@@ -241,19 +228,3 @@ def _line(node: yaml.Node | None, location: tuple[int | str, ...]) -> int:
         else:
             break
     return line + 1
-
-
-def _refuse_repeated_keys(node: yaml.Node | None, path: Path) -> None:
-    # YAML parsers keep the last of two equal keys without a word: half of a file would vanish.
-    if isinstance(node, yaml.MappingNode):
-        seen: set[str] = set()
-        for key, value in node.value:
-            if key.value in seen:
-                raise WeightsteerError(
-                    f"{path}, line {key.start_mark.line + 1}, field {key.value}: the field is given twice."
-                )
-            seen.add(key.value)
-            _refuse_repeated_keys(value, path)
-    elif isinstance(node, yaml.SequenceNode):
-        for value in node.value:
-            _refuse_repeated_keys(value, path)

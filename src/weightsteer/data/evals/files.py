@@ -7,10 +7,12 @@ Fields: ``label`` (1: the first choice shows the behaviour, -1: the second) and 
 """
 
 import csv
-import json
+import os
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from json import JSONDecodeError
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from transformers import PreTrainedModel
 
 from weightsteer.data.evals.base import YES_NO, Evaluation, Item, user_turn
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import parse_json, read_text
 
 SUFFIXES = (".jsonl", ".csv")
 FIELDS = ("item", "cluster", "label", "prompt", "messages", "choices", "answer_prefix", "text", "thinking_tokens")
@@ -62,6 +65,18 @@ class FileRows(Evaluation):
         return [own_row(record) for record in read_records(self.path)]
 
 
+class Rows(Evaluation):
+    """Rows that are at hand, such as a part of another evaluation, under its name."""
+
+    def __init__(self, name: str, items: list[Item]) -> None:
+        super().__init__()
+        self.name = name
+        self._items = items
+
+    def rows(self, model: PreTrainedModel) -> list[Item]:
+        return self._items
+
+
 def read_records(path: Path) -> list[Record]:
     """The rows of a JSONL or CSV file with their line numbers (of the first line, where a row spans several).
 
@@ -70,14 +85,9 @@ def read_records(path: Path) -> list[Record]:
     """
     if path.suffix not in SUFFIXES:
         raise WeightsteerError(f"{path} is neither JSONL nor CSV: give a file that ends in .jsonl or .csv.")
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise WeightsteerError(f"there is no file {path}: check the path.") from error
-    except OSError as error:
-        raise WeightsteerError(f"{path} cannot be read: {error.strerror}.") from error
-    except UnicodeDecodeError as error:
-        raise WeightsteerError(f"{path} is not UTF-8 text: save it with that encoding.") from error
+    if not os.path.exists(path):
+        raise WeightsteerError(f"there is no file {path}: check the path.")
+    text = read_text(path, "file of rows")
     read = _jsonl if path.suffix == ".jsonl" else _csv
     records = [Record(path, line, fields) for line, fields in read(path, text)]
     if not records:
@@ -91,11 +101,12 @@ def _jsonl(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         if not content.strip():
             continue
         try:
-            fields = json.loads(content)
-        except json.JSONDecodeError as error:
+            fields = parse_json(content)
+        except ValueError as error:
+            column = f", column {error.colno}" if isinstance(error, JSONDecodeError) else ""
+            reason = error.msg if isinstance(error, JSONDecodeError) else error
             raise WeightsteerError(
-                f"{path}, line {line}, column {error.colno}: not valid JSON ({error.msg}); every line must "
-                "be one JSON object."
+                f"{path}, line {line}{column}: not valid JSON ({reason}); every line must be one JSON object."
             ) from error
         if not isinstance(fields, dict):
             raise WeightsteerError(f"{path}, line {line}: expected a JSON object, found {content.strip()[:40]}")
@@ -111,6 +122,8 @@ def _csv(path: Path, text: str) -> Iterator[tuple[int, dict[str, Any]]]:
         for values in reader:
             if not header:
                 header = values
+                if twice := next((name for name in header if header.count(name) > 1), None):
+                    raise WeightsteerError(f"{path}, line {line}: the header names the column {twice!r} twice.")
             elif values:
                 if len(values) != len(header):
                     raise WeightsteerError(
@@ -172,8 +185,9 @@ def _count(record: Record, field: str) -> int:
     value = record.get(field)
     if value is None:
         return 0
-    if isinstance(value, bool) or not str(value).strip().isdigit():
-        raise record.error(field, f"must be a whole number that is not negative, not {value!r}.")
+    # isdigit alone is true of "²" as well
+    if isinstance(value, bool) or not re.fullmatch(r"\d{1,6}", str(value).strip(), re.ASCII):
+        raise record.error(field, f"must be a whole number below a million that is not negative, not {value!r}.")
     return int(str(value))
 
 
@@ -203,8 +217,10 @@ def _choices(record: Record) -> tuple[str, str]:
         return YES_NO
     if isinstance(choices, str):
         choices = choices.split("|") if "|" in choices else _parsed(record, "choices", choices)
-    if not (isinstance(choices, list) and len(choices) == 2 and all(isinstance(c, str) for c in choices)):
+    if not (isinstance(choices, list) and len(choices) == 2 and all(isinstance(c, str) and c.strip() for c in choices)):
         raise record.error("choices", f'must be two words, such as ["Yes", "No"] or Yes|No, not {choices!r}.')
+    if choices[0].strip().lower() == choices[1].strip().lower():
+        raise record.error("choices", f"are the same word twice: {choices[0]!r}.")
     return choices[0], choices[1]
 
 
@@ -213,6 +229,6 @@ def _parsed(record: Record, field: str, value: Any) -> Any:
     if not isinstance(value, str):
         return value
     try:
-        return json.loads(value)
-    except json.JSONDecodeError as error:
-        raise record.error(field, f"not valid JSON ({error.msg}).") from error
+        return parse_json(value)
+    except ValueError as error:
+        raise record.error(field, f"not valid JSON ({error}).") from error

@@ -5,7 +5,6 @@ The shape (20 × 5 × 10) is the published one: Chen et al., arXiv 2507.21509; F
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer.data.behaviors import Behavior
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import read_piece, write_piece
 from weightsteer.inference.batching import TOKENS, batches, context_length
 from weightsteer.inference.sampling import Sampling, default_sampling, sample, stop_ids, uniforms
 from weightsteer.models import model_name, render_chat, weight_hash
@@ -217,15 +217,12 @@ def _plan(model: PreTrainedModel, chunks: Sequence[_Chunk], sampling: Sampling, 
 
 
 def _read(path: Path) -> list[list[int]] | None:
-    try:
-        drawn: list[list[int]] = json.loads(path.read_text())
-    except (FileNotFoundError, ValueError):
-        # not there, or not what was written (a disk that lost it): sampled again
+    # not there, or not what was written (a disk that lost it): sampled again
+    if (content := read_piece(path)) is None:
         return None
+    drawn: list[list[int]] = json.loads(content)
     return drawn
 
 
 def _write(path: Path, drawn: list[list[int]]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(drawn))
-    os.replace(partial, path)
+    write_piece(path, json.dumps(drawn).encode())

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from weightsteer.experiments.settings import Settings, Strengths
+from weightsteer.experiments.settings import Name, Resamples, Settings, Strengths
 
 BASES = ("activation-pca", "activation-pca@input", "activation-pca@both", "persona-contrast", "residual-write")
 """Subspaces that ablations project on by default."""
@@ -17,7 +17,7 @@ ALIGNED = (
 )
 """Subspaces whose share of the vector is reported by default."""
 
-Rank = Annotated[int, Field(ge=1)]
+Rank = Annotated[int, Field(ge=1, le=65_536)]
 Ranks = Annotated[tuple[Rank, ...], AfterValidator(lambda given: tuple(sorted(set(given))))]
 
 
@@ -41,18 +41,22 @@ class Options:
 class AblationConfig(Settings):
     """Which terms, modules and subspaces of a vector are ablated, and how the rest is measured."""
 
-    plan: tuple[str, ...] = Field(
+    plan: tuple[Name, ...] = Field(
         default=("all",), description="projection, norms, layers, modules, coordinates, shared, or all."
     )
-    bases: tuple[str, ...] = Field(default=BASES, description="Subspaces to project on: NAME, NAME@input or NAME@both.")
+    bases: tuple[Name, ...] = Field(
+        default=BASES, description="Subspaces to project on: NAME, NAME@input or NAME@both."
+    )
     ranks: Ranks = Field(default=(1, 2, 4, 8, 16, 32), description="Ranks of the subspaces.")
     alphas: Strengths = Field(
         default=(-1.0, 0.0, 1.0), description="Strengths. A few are enough: every ablation is swept at each of them."
     )
     limit: int = Field(default=128, ge=1, description="Maximum number of rows of each evaluation, in whole clusters.")
-    draws: int = Field(default=10, ge=0, description="Random vectors behind each control of the whole vector.")
+    draws: int = Field(
+        default=10, ge=0, le=10_000, description="Random vectors behind each control of the whole vector."
+    )
     texts: int = Field(default=16, ge=0, description="Neutral texts on which damage is measured.")
-    resamples: int = Field(default=2000, ge=1, description="Bootstrap resamples behind each interval.")
+    resamples: Resamples = 2000
 
     @property
     def options(self) -> Options:
@@ -63,7 +67,7 @@ class AblationConfig(Settings):
 class AlignmentConfig(Settings):
     """The subspaces that a vector is compared with."""
 
-    bases: tuple[str, ...] = Field(default=ALIGNED, description="Subspaces: NAME, NAME@input or NAME@both.")
+    bases: tuple[Name, ...] = Field(default=ALIGNED, description="Subspaces: NAME, NAME@input or NAME@both.")
     dimensions: Rank = Field(default=8, description="Rank of the subspaces.")
 
     @property

@@ -6,6 +6,7 @@ import polars as pl
 from rich.table import Table
 
 from weightsteer.experiments.ablation.reading import ratio, sentences, strengths_of, versions
+from weightsteer.formatting import printable
 from weightsteer.report.console import table, terminal
 
 WIDTH = 130
@@ -17,9 +18,10 @@ def print_ablations(folder: Path) -> None:
     console = terminal(WIDTH)
     every = pl.read_parquet(folder / "table.parquet")
     for lines in every.partition_by("vector", "eval", maintain_order=True):
-        console.print(f"\n[bold]{lines['vector'][0]} on {lines['eval'][0]}[/]")
+        console.print()
+        console.print(printable(f"{lines['vector'][0]} on {lines['eval'][0]}"), style="bold")
         for sentence in sentences(lines):
-            console.print(sentence, highlight=False)
+            console.print(printable(sentence), highlight=False)
         console.print(_ablations(lines))
 
 
@@ -41,7 +43,7 @@ def print_alignment(folder: Path) -> None:
             )
             for line in lines.iter_rows(named=True)
         ]
-        terminal(WIDTH).print(table(("basis", "side", *numbers), rows, numbers=numbers, title=str(vector)))
+        terminal(WIDTH).print(table(("basis", "side", *numbers), rows, numbers=numbers, title=printable(str(vector))))
 
 
 def print_published(folder: Path) -> None:

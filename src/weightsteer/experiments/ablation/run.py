@@ -4,7 +4,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from weightsteer.errors import WeightsteerError, same_name
+from weightsteer.errors import WeightsteerError, same_name, unknown
 from weightsteer.experiments.ablation.config import Options
 from weightsteer.experiments.ablation.report import AnalysisReport, VectorOf
 from weightsteer.experiments.ablation.stages import Ablations, Alignment, Subject
@@ -12,6 +12,7 @@ from weightsteer.experiments.stages.vector import VectorFile
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.experiments.sweep.experiment import Family, SweepExperiment
 from weightsteer.files import safe_name
+from weightsteer.formatting import printable
 from weightsteer.registry import PLANS
 from weightsteer.runtime import Artifact, Experiment, Stage, Step, Unit, run
 
@@ -71,11 +72,12 @@ class Analysis(Experiment):
                 "{first} and {second} would both be called {name!r}, and one would be lost: rename one of the "
                 "files.".format(**same)
             )
-        self._others = {path.stem: VectorFile.of(self.sweep.model, path, "--others") for path in others}
+        self._others = {printable(path.stem): VectorFile.of(self.sweep.model, path, "--others") for path in others}
         self.needs_pairs = False
 
     def check(self) -> None:
         self.sweep.check()
+        _check_bases(self.options.bases)
 
     def first(self) -> Unit:
         steps = {
@@ -206,6 +208,18 @@ def _plans(plans: Sequence[str]) -> list[str]:
     for name in plans:
         get(name)
     return list(dict.fromkeys(plans))
+
+
+def _check_bases(names: Sequence[str]) -> None:
+    """Refuse a misspelt basis before anything is trained."""
+    from weightsteer.analysis.bases import registry
+
+    for name in names:
+        kind, at, side = name.partition("@")
+        for one in kind.split("&"):
+            registry.get(one.strip())
+        if at and side not in ("input", "output", "both"):
+            raise unknown("side of a basis", side, ("input", "output", "both"))
 
 
 def _needs_pairs(names: Sequence[str]) -> bool:

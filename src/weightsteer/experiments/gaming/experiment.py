@@ -69,7 +69,7 @@ class GamingExperiment(Experiment):
         from weightsteer.training import Recipe
 
         for model in self.models:
-            Recipe(**self.recipe(model))
+            model.check_rank(Recipe(**self.recipe(model)).rank)
 
     def first(self) -> Unit:
         """The pairs of every model and seed: processes would wait for each other's."""

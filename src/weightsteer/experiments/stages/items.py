@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
+from weightsteer.formatting import printable
 from weightsteer.registry import EVALS
 from weightsteer.runtime.inputs import InputFile
 from weightsteer.runtime.models import ModelSpec
@@ -80,7 +81,7 @@ class Items(Stage):
 def evaluation_name(asked: str) -> str:
     """What tables call an evaluation that was asked for: ``dilemmas`` for ``dilemmas=my.jsonl``, ``my`` for a file."""
     name, _, file = asked.partition("=")
-    return Path(name).stem if not file and Path(name).suffix in ROWS else name
+    return printable(Path(name).stem if not file and Path(name).suffix in ROWS else name)
 
 
 def load_items(artifact: Artifact, name: str) -> "FileRows":

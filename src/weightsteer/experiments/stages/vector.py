@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.files import parse_json
 from weightsteer.registry import ADAPTERS
 from weightsteer.runtime.inputs import InputFile, InputFolder
 from weightsteer.runtime.models import ModelSpec
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from weightsteer.vector import WeightVector
 
 FILE = "vector.safetensors"
+_LARGEST_HEADER = 100_000_000
+"""Bytes; safetensors itself refuses a larger one."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +136,7 @@ def file_metadata(path: Path) -> dict[str, Any]:
     """What a vector's file says of the vector, read without loading torch; empty where it is no such file."""
     try:
         with path.open("rb") as file:
-            header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
-        return dict(json.loads(header["__metadata__"]["weightsteer"])["metadata"])
+            header = parse_json(file.read(min(int.from_bytes(file.read(8), "little"), _LARGEST_HEADER)))
+        return dict(parse_json(header["__metadata__"]["weightsteer"])["metadata"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, MemoryError):
         return {}  # the stage that reads it says what is wrong

@@ -4,16 +4,27 @@
 (`DataConfig`, `TrainConfig`, …), so that the command of a step offers only the flags that it uses.
 """
 
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, field_validator
 
 from weightsteer.errors import WeightsteerError, same_name
-from weightsteer.experiments.settings import Names, Seeds, Settings, Strengths
+from weightsteer.experiments.settings import (
+    LARGEST_ALPHA,
+    Device,
+    Dtype,
+    Name,
+    Names,
+    Resamples,
+    Seed,
+    Seeds,
+    Settings,
+    Strengths,
+)
 from weightsteer.experiments.stages.items import ROWS, evaluation_name
 from weightsteer.experiments.stages.vector import file_metadata
+from weightsteer.files import parse_json, read_text
 
 ALPHAS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 POCKET_SEEDS, GENERAL_SEEDS = (0, 1, 2), (0,)
@@ -30,50 +41,66 @@ Families = Annotated[Names, AfterValidator(_families)]
 """Adapter families; ``all`` stands for those of the published comparison."""
 
 
-Limit = Annotated[int | None, Field(description="Maximum number of rows of each evaluation, in whole clusters.")]
+Limit = Annotated[int | None, Field(ge=1, description="Maximum number of rows of each evaluation, in whole clusters.")]
 
 
 class Generation(Settings):
     """How the contrastive pairs are made. Fields without a default: what suits the model."""
 
-    topics: int | None = Field(default=None, description="Training questions used; all of the behaviour's by default.")
-    personas: int | None = Field(default=None, description="Personas on each side; all of the behaviour's by default.")
-    samples: int = Field(default=10, description="Answers per question, persona and side.")
-    temperature: float | None = Field(default=None, description="Sampling temperature; 0 takes the most likely token.")
-    top_p: float | None = Field(default=None, description="Nucleus sampling: probability mass that is kept.")
-    top_k: int | None = Field(default=None, description="Sample from this many most likely tokens; 0: from all.")
-    max_new_tokens: int | None = Field(default=None, description="Length limit of an answer, in tokens.")
+    topics: int | None = Field(
+        default=None, ge=1, description="Training questions used; all of the behaviour's by default."
+    )
+    personas: int | None = Field(
+        default=None, ge=1, description="Personas on each side; all of the behaviour's by default."
+    )
+    samples: int = Field(default=10, ge=1, le=100_000, description="Answers per question, persona and side.")
+    temperature: float | None = Field(
+        default=None, ge=0, le=100, description="Sampling temperature; 0 takes the most likely token."
+    )
+    top_p: float | None = Field(
+        default=None, gt=0, le=1, description="Nucleus sampling: probability mass that is kept."
+    )
+    top_k: int | None = Field(default=None, ge=0, description="Sample from this many most likely tokens; 0: from all.")
+    max_new_tokens: int | None = Field(
+        default=None, ge=1, le=100_000, description="Length limit of an answer, in tokens."
+    )
     thinking: bool = Field(default=False, description="Let a thinking model think before it answers.")
     judge: Literal["self", "none"] = Field(
         default="self", description="Who removes pairs that do not show their poles."
     )
     judge_margin: float = Field(default=0.0, description="Nats by which an answer must favour its own persona.")
-    data_seed: int | None = Field(default=None, description="One seed for all data; by default each seed has its own.")
+    data_seed: Seed | None = Field(default=None, description="One seed for all data; by default each seed has its own.")
 
 
 class Training(Settings):
     """How a branch is fine-tuned. Fields that are not given: as in the recipe."""
 
-    recipe: str | None = Field(
+    recipe: Name | None = Field(
         default=None, description="paper, fork or pocket; pocket for embedded models, else paper."
     )
-    rank: int | None = Field(default=None, description="Rank r of the adapter.")
-    lora_alpha: float | None = Field(default=None, description="LoRA alpha; the adapter is scaled by alpha / r.")
-    block_size: int | None = Field(default=None, description="Side of the rotated blocks of OFT and BOFT.")
-    delora_lambda: float | None = Field(default=None, description="Initial bound of the change by DeLoRA.")
-    lr: float | None = Field(default=None, description="Peak learning rate.")
-    batch: int | None = Field(default=None, description="Rows per optimiser step.")
-    steps: int | None = Field(default=None, description="Maximum number of optimiser steps.")
-    epochs: float | None = Field(default=None, description="Maximum number of passes over the data.")
-    warmup: int | None = Field(default=None, description="Warm-up steps.")
-    weight_decay: float | None = Field(default=None, description="AdamW weight decay.")
-    clip: float | None = Field(default=None, description="Gradient norm above which gradients are clipped.")
+    rank: int | None = Field(default=None, ge=1, le=65_536, description="Rank r of the adapter.")
+    lora_alpha: float | None = Field(default=None, gt=0, description="LoRA alpha; the adapter is scaled by alpha / r.")
+    block_size: int | None = Field(default=None, ge=2, description="Side of the rotated blocks of OFT and BOFT.")
+    delora_lambda: float | None = Field(default=None, gt=0, description="Initial bound of the change by DeLoRA.")
+    lr: float | None = Field(default=None, gt=0, le=1000, description="Peak learning rate.")
+    batch: int | None = Field(default=None, ge=1, le=100_000, description="Rows per optimiser step.")
+    steps: int | None = Field(default=None, ge=1, description="Maximum number of optimiser steps.")
+    epochs: float | None = Field(
+        default=None, gt=0, le=1_000_000, description="Maximum number of passes over the data."
+    )
+    warmup: int | None = Field(default=None, ge=0, description="Warm-up steps.")
+    weight_decay: float | None = Field(default=None, ge=0, description="AdamW weight decay.")
+    clip: float | None = Field(default=None, gt=0, description="Gradient norm above which gradients are clipped.")
     layers: tuple[float, float] | None = Field(default=None, description="Decoder layers adapted, as two fractions.")
-    max_length: int | None = Field(default=None, description="Length limit of a row, in tokens.")
-    validation: float | None = Field(default=None, description="Share of the pairs held out for validation.")
+    max_length: int | None = Field(default=None, ge=2, description="Length limit of a row, in tokens.")
+    validation: float | None = Field(
+        default=None, ge=0, lt=1, description="Share of the pairs held out for validation."
+    )
     split: Literal["row", "topic"] | None = Field(default=None, description="What is held out: pairs or questions.")
-    eval_every: int | None = Field(default=None, description="Steps between two evaluations on the held-out pairs.")
-    patience: int | None = Field(default=None, description="Evaluations without improvement before stopping.")
+    eval_every: int | None = Field(
+        default=None, ge=1, description="Steps between two evaluations on the held-out pairs."
+    )
+    patience: int | None = Field(default=None, ge=1, description="Evaluations without improvement before stopping.")
     keep: Literal["best", "last"] | None = Field(default=None, description="Which checkpoint becomes the branch.")
 
 
@@ -96,24 +123,26 @@ class Calibration(Settings):
     text: Literal["base", "steered", "given"] = Field(
         default="base", description="Measure the KL on continuations by base or steered model, or on given text."
     )
-    tokens: int = Field(default=32, ge=1, description="Tokens of continuation, or the last so many of a given text.")
-    alpha_max: float = Field(default=64.0, gt=0, description="Largest strength that is tried.")
+    tokens: int = Field(
+        default=32, ge=1, le=100_000, description="Tokens of continuation, or the last so many of a given text."
+    )
+    alpha_max: float = Field(default=64.0, gt=0, le=LARGEST_ALPHA, description="Largest strength that is tried.")
     tolerance: float = Field(default=0.05, gt=0, lt=1, description="Accepted relative distance from the budget.")
 
 
 class ModelConfig(Settings):
     """The model that is trained and measured."""
 
-    model: str = Field(default="pocket", description="pocket-s, pocket, pocket-l, a folder, or a Hugging Face id.")
-    device: str | None = Field(default=None, description="cpu, cuda, …; the first GPU by default.")
-    dtype: str | None = Field(default=None, description="float32 or bfloat16; the type of the checkpoint by default.")
+    model: Name = Field(default="pocket", description="pocket-s, pocket, pocket-l, a folder, or a Hugging Face id.")
+    device: Device | None = Field(default=None, description="cpu, cuda, …; the first GPU by default.")
+    dtype: Dtype | None = Field(default=None, description="float32 or bfloat16; the type of the checkpoint by default.")
 
 
 class PairsConfig(ModelConfig):
     """How contrastive pairs are made."""
 
-    generator: str | None = Field(default=None, description="Model that writes the pairs; by default the one trained.")
-    suffixes: str | None = Field(
+    generator: Name | None = Field(default=None, description="Model that writes the pairs; by default the one trained.")
+    suffixes: Name | None = Field(
         default=None, description="JSON pool of branching suffixes: its questions; with --text given, its texts."
     )
     generation: Generation = Generation()
@@ -129,7 +158,7 @@ class DataConfig(PairsConfig):
 class VectorConfig(PairsConfig):
     """How a vector is made."""
 
-    pairs: str | None = Field(default=None, description="Pairs to train on, made elsewhere: Parquet, JSONL or CSV.")
+    pairs: Name | None = Field(default=None, description="Pairs to train on, made elsewhere: Parquet, JSONL or CSV.")
     training: Training = Training()
 
 
@@ -142,10 +171,12 @@ class TrainConfig(VectorConfig, DataConfig):
 class RowsConfig(Settings):
     """The evaluations that a vector is measured on."""
 
-    evals: tuple[str, ...] | None = Field(
-        default=None, description="Evaluations, or NAME=FILE with your own rows; by default those the behaviour names."
+    evals: tuple[Name, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="Evaluations, or NAME=FILE with your own rows; by default those the behaviour names.",
     )
-    data: str | None = Field(default=None, description="Rows (JSONL or CSV) for the one evaluation that is measured.")
+    data: Name | None = Field(default=None, description="Rows (JSONL or CSV) for the one evaluation that is measured.")
 
     @field_validator("evals")
     @classmethod
@@ -190,12 +221,14 @@ class MeasureConfig(RowsConfig):
     compare: bool = Field(
         default=False, description="Also activation vectors, prompts, all controls, damage, and equal side effects."
     )
-    draws: int = Field(default=5, ge=1, description="Random vectors per vector and seed at equal side effects.")
-    prompts: int = Field(default=4, description="Held-out questions answered at each strength for the report.")
-    answer_tokens: int | None = Field(
-        default=None, description="Length limit of these answers; by default max_new_tokens."
+    draws: int = Field(
+        default=5, ge=1, le=10_000, description="Random vectors per vector and seed at equal side effects."
     )
-    resamples: int = Field(default=10_000, description="Bootstrap resamples behind each interval.")
+    prompts: int = Field(default=4, ge=0, description="Held-out questions answered at each strength for the report.")
+    answer_tokens: int | None = Field(
+        default=None, ge=1, le=100_000, description="Length limit of these answers; by default max_new_tokens."
+    )
+    resamples: Resamples = 10_000
     calibration: Calibration = Calibration()
 
 
@@ -210,9 +243,7 @@ class RunConfig(MeasureConfig, TrainConfig):
             WeightsteerError: no such file, not JSON (its line is named), or an unknown field.
         """
         try:
-            content: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-        except OSError as error:
-            raise WeightsteerError(f"cannot read the configuration {path}: {error.strerror}.") from error
+            content: Any = parse_json(read_text(Path(path), "configuration", 10_000_000))
         except ValueError as error:
             raise WeightsteerError(f"{path} is not JSON: {error}.") from error
         fields = content.get("config", content) if isinstance(content, dict) else content

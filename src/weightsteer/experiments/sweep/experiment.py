@@ -4,7 +4,7 @@ A finished stage is not made again, a changed field makes again exactly what dep
 on where it was.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -22,7 +22,7 @@ from weightsteer.experiments.sweep.measures import Capability, Damage, RandomNul
 from weightsteer.experiments.sweep.report import Report, Result
 from weightsteer.experiments.sweep.side_effects import Calibration, Matched, Strengths
 from weightsteer.experiments.sweep.trained import ACTIVATIONS, CONTROL_PAIRS, Activations, ControlPairs
-from weightsteer.files import safe_name
+from weightsteer.files import digest_of, safe_name
 from weightsteer.registry import ADAPTERS
 from weightsteer.runtime import Artifact, Experiment, ModelSpec, Stage, Step, Unit
 from weightsteer.runtime.inputs import InputFile
@@ -111,7 +111,7 @@ class SweepExperiment(Experiment):
         from weightsteer.training import Recipe
 
         for adapter in self.config.adapter:
-            Recipe.load(self.recipe, adapter, **self.changes)
+            self.model.check_rank(Recipe.load(self.recipe, adapter, **self.changes).rank)
 
     @property
     def control(self) -> bool:
@@ -181,7 +181,7 @@ class SweepExperiment(Experiment):
         """The folder of what is made over all families."""
         behaviors = dict.fromkeys(safe_name(family.behavior.name) for family in self.families)
         adapters = dict.fromkeys(safe_name(family.adapter) for family in self.families)
-        return self.folder / "+".join(behaviors) / "+".join(adapters)
+        return self.folder / _joined(behaviors) / _joined(adapters)
 
     def unit_name(self, family: Family, seed: int) -> str:
         """What lines about one seed of a family begin with."""
@@ -352,6 +352,12 @@ class SweepExperiment(Experiment):
     def folder_of(self, family: Family) -> Path:
         """The folder of a family, below the output folder."""
         return self.folder / safe_name(family.behavior.name) / safe_name(family.entry)
+
+
+def _joined(names: Iterable[str]) -> str:
+    """Folder names as one, which ends in a digest where it would be too long."""
+    joined = "+".join(names)
+    return joined if len(joined) <= 200 else f"{joined[:191]}-{digest_of(joined)[:8]}"
 
 
 def _kept(artifact: Artifact) -> Iterator[str]:

@@ -1,16 +1,23 @@
 """The stages that measure: a sweep over rows, what the same strengths cost, and generated texts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from weightsteer.experiments.stages.items import load_items
 from weightsteer.experiments.stages.vector import load_vector
 from weightsteer.experiments.sweep.entries import Entries, Entry, by_alphas, one_draw
+from weightsteer.files import read_piece, write_piece
 from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage
+from weightsteer.runtime.store import SCRATCH
+
+BLOCK = 1024
+"""Rows of an evaluation that are measured before they are kept."""
 
 if TYPE_CHECKING:
     import polars
@@ -34,7 +41,8 @@ class Sweep(Stage):
 
     def build(self, work: Path, runner: Runner) -> None:
         rows = load_items(runner.make(self.items), self.evaluation)
-        scored(self.model, one_draw(self.entries.load(runner)), rows, runner).write_parquet(work / "rows.parquet")
+        entries = one_draw(self.entries.load(runner))
+        scored(self.model, entries, rows, runner, work / SCRATCH).write_parquet(work / "rows.parquet")
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,8 @@ class RandomNull(Stage):
                 if isinstance(entry.intervention, WeightVector) and entry.intervention.method == "weight"
                 for draw in draws("random", entry.intervention)
             ]
-            found = null_of_draws(summarize(scored(self.model, made, rows, runner), by_seed=True, resamples=1))
+            swept = scored(self.model, made, rows, runner, work / SCRATCH)
+            found = null_of_draws(summarize(swept, by_seed=True, resamples=1))
         found.write_parquet(work / "null.parquet")
 
 
@@ -175,10 +184,17 @@ class Samples(Stage):
         (work / "samples.json").write_text(json.dumps(lines, indent=1, ensure_ascii=False), encoding="utf-8")
 
 
-def scored(spec: ModelSpec, entries: Sequence[Entry], rows: "FileRows", runner: Runner) -> "polars.DataFrame":
-    """The rows of one evaluation under every entry; rows that ask for a thought are guided."""
+def scored(
+    spec: ModelSpec, entries: Sequence[Entry], rows: "FileRows", runner: Runner, scratch: Path
+) -> "polars.DataFrame":
+    """The rows of one evaluation under every entry; rows that ask for a thought are guided.
+
+    They are measured in blocks, which are the same whether or not the measurement was interrupted: it goes on after
+    the last block that is in the folder ``scratch``.
+    """
     import polars
 
+    from weightsteer.data.evals.files import Rows
     from weightsteer.measure import sweep
     from weightsteer.measure.guided import guided
     from weightsteer.measure.rows import SCHEMA
@@ -186,12 +202,20 @@ def scored(spec: ModelSpec, entries: Sequence[Entry], rows: "FileRows", runner: 
     model, tokenizer = runner.model(spec)
     items = rows.items(model)
     thinks = any(item.thinking_tokens for item in items)
-    frames = []
+    blocks = [Rows(rows.name, items[start : start + BLOCK]) for start in range(0, len(items), BLOCK)]
+    measurements: list[Callable[[], polars.DataFrame]] = []
     for together in by_alphas(entries):
         chosen, alphas = [entry.intervention for entry in together], together[0].alphas
-        if thinks:
-            own = (guided(model, tokenizer, items, each, alphas, name=rows.name) for each in chosen)
-            frames += [frame.select(list(SCHEMA)) for frame in own]
+        if thinks:  # what a thought draws at random goes on from row to row: one block for each intervention
+            measurements += [partial(guided, model, tokenizer, items, each, alphas, name=rows.name) for each in chosen]
         else:
-            frames.append(sweep(model, tokenizer, chosen, rows, alphas))
+            measurements += [partial(sweep, model, tokenizer, chosen, block, alphas) for block in blocks]
+    frames = []
+    for number, measured in enumerate(measurements):
+        place = scratch / f"block-{number:05d}"
+        if (content := read_piece(place)) is None:
+            written = BytesIO()
+            measured().select(list(SCHEMA)).write_parquet(written)
+            write_piece(place, content := written.getvalue())
+        frames.append(polars.read_parquet(BytesIO(content)))
     return polars.concat(frames)

@@ -8,6 +8,7 @@ from weightsteer.experiments.stages.vector import VectorOfFolders
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.experiments.sweep.experiment import SweepExperiment
 from weightsteer.files import file_digest, fixed, safe_name
+from weightsteer.formatting import printable
 from weightsteer.runtime import Artifact, Runner, Stage, Step, Store, Unit, make_unit, processes, run
 from weightsteer.versions import versions
 
@@ -120,11 +121,18 @@ def joined_report(rows: Sequence[Path], out: Path, *, resamples: int = 10_000) -
         joined = polars.concat([polars.read_parquet(path) for path in files])
     except polars.exceptions.PolarsError as error:
         raise WeightsteerError(f"the rows do not fit together: {error}") from error
+    # names in files from elsewhere are data, which a terminal and a chart must not obey
+    named = [name for name in _NAMES if joined.schema.get(name) == polars.String]
+    shown_names = {each: printable(each) for name in named for each in joined[name].drop_nulls().unique()}
+    joined = joined.with_columns(polars.col(named).replace(shown_names)) if shown_names else joined
     record = {
         "versions": versions(),
         "rows": {str(path): file_digest(file) for path, file in zip(shown, files, strict=True)},
     }
     return write_report(out, joined, run=record, resamples=resamples)
+
+
+_NAMES = ("model", "behavior", "method", "adapter", "eval", "control", "control_of")
 
 
 def _alone(config: RunConfig) -> SweepExperiment:

@@ -11,6 +11,7 @@ from weightsteer.experiments.sweep.measures import scored
 from weightsteer.runtime.inputs import InputFile
 from weightsteer.runtime.models import ModelSpec
 from weightsteer.runtime.stage import Runner, Stage
+from weightsteer.runtime.store import SCRATCH
 
 if TYPE_CHECKING:
     import polars
@@ -131,4 +132,4 @@ class Matched(Stage):
             me = [polars.col(key).eq_missing(value) for key, value in identity(entry.intervention).items()]
             chosen.append(Entry(entry.intervention, tuple(found.filter(*me)["alpha_star"].drop_nulls())))
         rows = load_items(runner.make(self.items), self.evaluation)
-        scored(self.model, chosen, rows, runner).write_parquet(work / "rows.parquet")
+        scored(self.model, chosen, rows, runner, work / SCRATCH).write_parquet(work / "rows.parquet")

@@ -4,8 +4,9 @@ from typing import Any
 
 import polars as pl
 from rich.table import Table
+from rich.text import Text
 
-from weightsteer.formatting import signed
+from weightsteer.formatting import printable, signed
 from weightsteer.report.cells import unit
 from weightsteer.report.console import table
 from weightsteer.stats import MATCHED
@@ -25,12 +26,12 @@ def calibration_table(found: pl.DataFrame) -> Table:
         for line in group.iter_rows(named=True):
             ok = line["status"] in MATCHED
             shown.add_row(
-                f"{line['behavior']}, {line['method']} {line['adapter']}",
+                printable(f"{line['behavior']}, {line['method']} {line['adapter']}"),
                 str(line["seed"]),
                 signed(round(line["alpha_star"], 4)) if line["alpha_star"] is not None else "–",
                 _interval(line, ""),
                 _interval(line, "audit_"),
-                line["status"] if ok else f"[yellow]{line['status']}[/]",
+                line["status"] if ok else Text(line["status"], style="yellow"),
             )
     return shown
 
