@@ -8,13 +8,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 from rows import synthetic
-from weightsteer.report.templates import rendered
 
 from weightsteer.cli import main
 from weightsteer.experiments.sweep.replicate import joined_report
 from weightsteer.export.card import _code, _inline, _prose, _shell
 from weightsteer.files import safe_name
 from weightsteer.formatting import printable
+from weightsteer.report.page import rendered
 
 HOSTILE = "<script>document.body.id='ran'</script>[red]:smile: \x1b[31m\u202e x\"y"
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
