@@ -104,7 +104,8 @@ def nulls(config: RunConfig, out: Path, *, vector: Path | None = None) -> list[A
 
 
 def joined_report(rows: Sequence[Path], out: Path, *, resamples: int = 10_000) -> Path:
-    """One report over the rows of several runs: Parquet files as `weightsteer.sweep` returns them, or report folders.
+    """One report over the rows of several runs: Parquet files as `weightsteer.sweep` returns them, or report folders,
+    whose null of random directions counts too.
 
     Raises:
         WeightsteerError: a file is missing or not what ``sweep`` returns.
@@ -112,6 +113,7 @@ def joined_report(rows: Sequence[Path], out: Path, *, resamples: int = 10_000) -
     import polars
 
     from weightsteer.experiments.sweep.page import write_report
+    from weightsteer.stats.null import SCHEMA
 
     files = [path / "rows.parquet" if path.is_dir() else path for path in rows]
     if missing := [str(path) for path in files if not path.is_file()]:
@@ -125,11 +127,13 @@ def joined_report(rows: Sequence[Path], out: Path, *, resamples: int = 10_000) -
     named = [name for name in _NAMES if joined.schema.get(name) == polars.String]
     shown_names = {each: printable(each) for name in named for each in joined[name].drop_nulls().unique()}
     joined = joined.with_columns(polars.col(named).replace(shown_names)) if shown_names else joined
+    nulls = [path / "null.csv" for path in rows if (path / "null.csv").is_file()]
+    null = polars.concat([polars.read_csv(path, schema=SCHEMA) for path in nulls]) if nulls else None
     record = {
         "versions": versions(),
         "rows": {str(path): file_digest(file) for path, file in zip(shown, files, strict=True)},
     }
-    return write_report(out, joined, run=record, resamples=resamples)
+    return write_report(out, joined, run=record, null=null, resamples=resamples)
 
 
 _NAMES = ("model", "behavior", "method", "adapter", "eval", "control", "control_of")
