@@ -1,4 +1,4 @@
-"""Digests of values and files, reading files that nobody here wrote, and writing files that are never half there."""
+"""Digests of values and files, reading and showing what others wrote, and writing files that are never half there."""
 
 import hashlib
 import json
@@ -134,6 +134,26 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+# control characters, among them the escape of terminals; marks that reverse the order of letters; halves of characters
+_INVISIBLE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str, *, lines: bool = False) -> str:
+    """A text of somebody else's with what a terminal would obey, or nobody would see, spelled out.
+
+    Args:
+        lines: keep line breaks.
+
+    >>> printable("a\x1b[31mb")
+    'a\\\\x1b[31mb'
+    """
+
+    def spelled(found: re.Match[str]) -> str:
+        return found[0] if lines and found[0] == "\n" else found[0].encode("unicode_escape").decode()
+
+    return _INVISIBLE.sub(spelled, text)
 
 
 def safe_name(name: str) -> str:

@@ -13,7 +13,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from weightsteer.formatting import printable
+from weightsteer.files import printable
 
 # One display at a time: rich refuses nested live displays, and an inner bar inside an outer one only confuses.
 _active = False

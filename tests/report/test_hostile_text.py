@@ -12,8 +12,7 @@ from rows import synthetic
 from weightsteer.cli import main
 from weightsteer.experiments.sweep.replicate import joined_report
 from weightsteer.export.card import _code, _inline, _prose, _shell
-from weightsteer.files import safe_name
-from weightsteer.formatting import printable
+from weightsteer.files import printable, safe_name
 from weightsteer.report.page import rendered
 
 HOSTILE = "<script>document.body.id='ran'</script>[red]:smile: \x1b[31m\u202e x\"y"

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from weightsteer.errors import WeightsteerError, unknown
-from weightsteer.formatting import printable
+from weightsteer.files import printable
 from weightsteer.versions import __version__
 
 MISTAKE, INTERRUPTED, TERMINATED = 2, 130, 143

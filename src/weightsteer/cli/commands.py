@@ -30,7 +30,7 @@ from weightsteer.experiments.sweep.config import (
     VectorConfig,
     of_vector,
 )
-from weightsteer.formatting import printable
+from weightsteer.files import printable
 
 if TYPE_CHECKING:
     from weightsteer.runtime.store import Store as ArtifactStore

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from weightsteer.formatting import printable
+from weightsteer.files import printable
 
 if TYPE_CHECKING:
     import polars

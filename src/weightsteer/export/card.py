@@ -14,7 +14,7 @@ import yaml
 from weightsteer.export.factors import LeftOut
 from weightsteer.export.proof import WEIGHT_TOLERANCE, Difference, Proof
 from weightsteer.export.realised import MergeReport
-from weightsteer.formatting import printable
+from weightsteer.files import printable
 
 if TYPE_CHECKING:
     from weightsteer.vector import WeightVector

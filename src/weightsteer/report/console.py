@@ -10,7 +10,8 @@ from rich.table import Table
 from rich.text import Text
 
 from weightsteer.audit.words import Tone, of
-from weightsteer.formatting import estimate, number, printable, signed
+from weightsteer.files import printable
+from weightsteer.formatting import estimate, number, signed
 from weightsteer.stats.verdict import PMASS_GATE
 
 _COLORS: Mapping[Tone, str] = {"good": "green", "mixed": "yellow", "bad": "red", "plain": "default"}

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 
-from weightsteer.formatting import printable
+from weightsteer.files import printable
 from weightsteer.runtime.executor import Executor
 from weightsteer.runtime.stage import Runner, Stage
 from weightsteer.runtime.store import Artifact, Store

@@ -5,8 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.files import digest_of, file_digest, parse_json, read_text
-from weightsteer.formatting import printable
+from weightsteer.files import digest_of, file_digest, parse_json, printable, read_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -346,6 +346,7 @@ def test_reports_of_several_runs_can_be_joined(finished: Path, tmp_path: Path) -
     assert page.stat().st_size > 0
     summary = pl.read_csv(tmp_path / "joined" / "summary.csv", infer_schema_length=None)
     assert {"mine", "lora"} <= set(summary["adapter"])
+    assert summary.filter(pl.col("alpha") != 0, adapter="lora")["z"].is_not_null().all()  # its null goes with its rows
     with pytest.raises(WeightsteerError, match="no rows at"):
         joined_report([tmp_path / "nowhere"], tmp_path / "joined")
 

@@ -6,7 +6,7 @@ import polars as pl
 from rich.table import Table
 
 from weightsteer.experiments.ablation.reading import ratio, sentences, strengths_of, versions
-from weightsteer.formatting import printable
+from weightsteer.files import printable
 from weightsteer.report.console import table, terminal
 
 WIDTH = 130

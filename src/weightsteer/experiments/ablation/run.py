@@ -11,8 +11,7 @@ from weightsteer.experiments.ablation.stages import Ablations, Alignment, Subjec
 from weightsteer.experiments.stages.vector import VectorFile
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.experiments.sweep.experiment import Family, SweepExperiment
-from weightsteer.files import safe_name
-from weightsteer.formatting import printable
+from weightsteer.files import printable, safe_name
 from weightsteer.registry import PLANS
 from weightsteer.runtime import Artifact, Experiment, Stage, Step, Unit, run
 

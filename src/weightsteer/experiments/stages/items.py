@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from weightsteer.formatting import printable
+from weightsteer.files import printable
 from weightsteer.registry import EVALS
 from weightsteer.runtime.inputs import InputFile
 from weightsteer.runtime.models import ModelSpec

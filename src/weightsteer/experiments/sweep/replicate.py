@@ -7,8 +7,7 @@ from weightsteer.errors import WeightsteerError
 from weightsteer.experiments.stages.vector import VectorOfFolders
 from weightsteer.experiments.sweep.config import RunConfig
 from weightsteer.experiments.sweep.experiment import SweepExperiment
-from weightsteer.files import file_digest, fixed, safe_name
-from weightsteer.formatting import printable
+from weightsteer.files import file_digest, fixed, printable, safe_name
 from weightsteer.runtime import Artifact, Runner, Stage, Step, Store, Unit, make_unit, processes, run
 from weightsteer.versions import versions
 

@@ -6,7 +6,8 @@ import polars as pl
 from rich.table import Table
 from rich.text import Text
 
-from weightsteer.formatting import printable, signed
+from weightsteer.files import printable
+from weightsteer.formatting import signed
 from weightsteer.report.cells import unit
 from weightsteer.report.console import table
 from weightsteer.stats import MATCHED
