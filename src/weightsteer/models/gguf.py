@@ -124,18 +124,15 @@ def _read(file: Path, reader: Any) -> tuple[PreTrainedModel, PreTrainedTokenizer
     # chats of some models end with a token of their own, which is not the end of sequence
     turn = reader.fields.get("tokenizer.ggml.eot_token_id")
     model.generation_config.eos_token_id = sorted({config.eos_token_id, *([turn.contents()] if turn else [])} - {None})
-    return (
-        model,
-        tokenizer,
-        {
-            "file": file.name,
-            "sha256": sha256(file),
-            "architecture": architecture,
-            # how many tensors of each type: what was rounded, and how coarsely
-            "types": dict(Counter(tensor.tensor_type.name for tensor in tensors.values())),
-            "weights": "dequantised to float32",
-        },
-    )
+    record = {
+        "file": file.name,
+        "sha256": sha256(file),
+        "architecture": architecture,
+        # how many tensors of each type: what was rounded, and how coarsely
+        "types": dict(Counter(tensor.tensor_type.name for tensor in tensors.values())),
+        "weights": "dequantised to float32",
+    }
+    return model, tokenizer, record
 
 
 def _check(file: Path, architecture: str, metadata: Mapping[str, Any]) -> None:
@@ -145,8 +142,8 @@ def _check(file: Path, architecture: str, metadata: Mapping[str, Any]) -> None:
             f"{', '.join(ARCHITECTURES)} (models of Mistral are of the architecture llama). Take the model's "
             "checkpoint for transformers, a folder or a hub id, in its place."
         )
-    # a scaling that is spelled out to be none changes nothing
-    scaled = metadata.get("rope.scaling.type", "none") != "none"
+    # a scaling that is spelled out to be none changes nothing; one without a type is linear
+    scaled = metadata.get("rope.scaling.type", "linear") != "none"
     left = [
         name
         for name in metadata
