@@ -42,12 +42,22 @@ class Generation(Settings):
     temperature: float | None = Field(default=None, description="Sampling temperature; 0 takes the most likely token.")
     top_p: float | None = Field(default=None, description="Nucleus sampling: probability mass that is kept.")
     top_k: int | None = Field(default=None, description="Sample from this many most likely tokens; 0: from all.")
-    max_new_tokens: int | None = Field(default=None, description="Length limit of an answer, in tokens.")
+    max_new_tokens: int | None = Field(
+        default=None, description="Length limit of an answer, in tokens; by default what a few answers suggest."
+    )
     thinking: bool = Field(default=False, description="Let a thinking model think before it answers.")
     judge: Literal["self", "none"] = Field(
         default="self", description="Who removes pairs that do not show their poles."
     )
     judge_margin: float = Field(default=0.0, description="Nats by which an answer must favour its own persona.")
+    cut: Literal["sentence", "reject"] | None = Field(
+        default=None,
+        description="Answers cut at the length limit: kept up to their last whole sentence, or the pair dropped; by "
+        "default sentence, but reject on an embedded model.",
+    )
+    pilot: bool = Field(
+        default=True, description="Answer a few questions first, and stop if almost no pair would be kept."
+    )
     data_seed: int | None = Field(default=None, description="One seed for all data; by default each seed has its own.")
 
 
@@ -102,7 +112,10 @@ class Calibration(Settings):
 class ModelConfig(Settings):
     """The model that is trained and measured."""
 
-    model: str = Field(default="pocket", description="pocket-s, pocket, pocket-l, a folder, or a Hugging Face id.")
+    model: str = Field(
+        default="pocket",
+        description="pocket-s, pocket, pocket-l, smollm2, a .gguf file, a folder, or a Hugging Face id.",
+    )
     device: str | None = Field(default=None, description="cpu, cuda, …; the first GPU by default.")
     dtype: str | None = Field(default=None, description="float32 or bfloat16; the type of the checkpoint by default.")
 
