@@ -16,7 +16,7 @@ from weightsteer.data.pairs.grid import SIDES, generate
 from weightsteer.inference.sampling import GENERAL_TOKENS
 
 TOPICS, PERSONAS = 4, 3
-LENGTHS = (32, 48, 64, 96)
+LENGTHS = (48, 64, 96)
 """The limits that are considered; the answers of the probe are as long as the last."""
 ENOUGH = 0.9
 """Share of the answers that must have ended, or hold a whole sentence, within the limit."""

@@ -5,10 +5,9 @@ filter goes on from the same answers. Before them a model that is not embedded a
 length follows from these, and where almost none would be kept, the run stops.
 """
 
-import json
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -72,7 +71,8 @@ class Filter:
 class Probed(Stage):
     """``probe.json``: the limit of length that suits the model, ``pairs.parquet``: a few pairs cut there.
 
-    ``seconds.json`` has what they took, for an estimate of the time of many.
+    Attributes:
+        answers: how many are to be made, for an estimate of the time that they take.
     """
 
     name: ClassVar[str] = "probe"
@@ -81,14 +81,22 @@ class Probed(Stage):
     behavior: Behavior
     seed: int
     options: Generation
+    answers: int = field(compare=False)
 
     def build(self, work: Path, runner: Runner) -> None:
-        from weightsteer.data.pairs.probe import probe
+        from weightsteer.data.pairs.probe import LENGTHS, probe
 
         model, tokenizer = runner.model(self.generator)
         begun = time.perf_counter()
         found, pairs = probe(model, tokenizer, self.behavior, seed=self.seed, **vars(self.options))
-        (work / "seconds.json").write_text(json.dumps(time.perf_counter() - begun), encoding="utf-8")
+        sampled = self.options.max_new_tokens or LENGTHS[-1]
+        each = (time.perf_counter() - begun) / found.answers * min(1.0, found.max_new_tokens / sampled)
+        minutes = each * self.answers / 60
+        print(f"pilot: {found}", file=sys.stderr)
+        print(
+            f"pilot: {each:.2f} s per answer here, so at most {minutes:.1f} min for {self.answers} answers",
+            file=sys.stderr,
+        )
         (work / "probe.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
         pairs.write_parquet(work / "pairs.parquet")
 
@@ -98,41 +106,27 @@ class Pilot(Stage):
     """``probe.json`` once more, when enough of the pairs of the probe would be kept.
 
     The artifact is the same whatever the filter, so that answers are not made again for another one.
-
-    Attributes:
-        answers: how many are to be made, for the estimate.
     """
 
     name: ClassVar[str] = "pilot"
 
     probe: Probed
     filter: Filter
-    answers: int
 
     def build(self, work: Path, runner: Runner) -> None:
         import polars
 
-        from weightsteer.data.pairs.probe import LENGTHS, Probe
-
         probe = runner.make(self.probe)
-        found = Probe.model_validate(probe.read_json("probe.json"))
         _, audit = self.filter.apply(polars.read_parquet(probe.path / "pairs.parquet"), self.probe.generator, runner)
-        sampled = self.probe.options.max_new_tokens or LENGTHS[-1]
-        each = float(probe.read_json("seconds.json")) / found.answers * min(1.0, found.max_new_tokens / sampled)
         reasons = ", ".join(f"{reason} {count}" for reason, count in audit.rejected.items()) or "none rejected"
-        print(
-            f"pilot: {found}\n"
-            f"pilot: {audit.kept} of {audit.total} pairs would be kept (rejected: {reasons})\n"
-            f"pilot: {each:.2f} s per answer, so at most {each * self.answers / 60:.1f} minutes for {self.answers}",
-            file=sys.stderr,
-        )
+        print(f"pilot: {audit.kept} of {audit.total} pairs would be kept ({reasons})", file=sys.stderr)
         if audit.kept <= SURVIVING * audit.total:
             raise WeightsteerError(
                 f"a pilot of {audit.total} pairs was made, and {audit.kept} would be kept ({reasons}), so the others "
                 "were not made. Have another model write the answers (--generator), raise the limit of length "
                 "(--max-new-tokens), switch the judge off (--judge none), or go on without a pilot (--no-pilot)."
             )
-        (work / "probe.json").write_text(found.model_dump_json(indent=1), encoding="utf-8")
+        (work / "probe.json").write_bytes((probe.path / "probe.json").read_bytes())
 
 
 @dataclass(frozen=True)
@@ -208,7 +202,8 @@ class Pairs(Stage):
         if pilot and not generator.embedded and not generation.thinking:
             topics = generation.topics or len(behavior.questions.train)
             personas = generation.personas or len(behavior.positive.personas)
-            first = Pilot(Probed(generator, behavior, seed, generation), chosen, 2 * topics * personas * samples)
+            count = 2 * topics * personas * samples
+            first = Pilot(Probed(generator, behavior, seed, generation, count), chosen)
         return cls(Answers(generator, behavior, seed, samples, generation, first), chosen, required)
 
     def build(self, work: Path, runner: Runner) -> None:
