@@ -123,7 +123,7 @@ def test_the_probe_chooses_a_limit_that_holds_a_sentence(monkeypatch: pytest.Mon
     assert (found.max_new_tokens, found.ended, found.whole[LENGTHS[0]]) == (LENGTHS[0], 0.0, 1.0)
     assert cut["tokens_pos"].to_list() == [LENGTHS[0]] * 10
     assert len(cut["response_pos"][0]) < len(short)
-    long = "the house is red and " * 6 + "old. " + "the cat is old and " * 40
+    long = "the house is red and " * 12 + "old. " + "the cat is old and " * 40
     count = len(tokenizer(long[: long.index(".") + 1])["input_ids"])
     answered_with([(long, False)] * 10, monkeypatch)
     limit = probe(model, tokenizer, behavior(), seed=0)[0].max_new_tokens
