@@ -1,8 +1,9 @@
 """LoRA and rank-stabilised LoRA: ``θ_branch = W + s B A`` with s = α/r, or α/√r for rsLoRA.
 
 Hu et al., arXiv 2106.09685; Kalajdzievski, arXiv 2312.03732. The delta ``s B A`` needs nothing of the base
-weight, so it is exact for any base, quantised ones included. Variants that change the base, or add something
-in addition to A and B, are refused with the reason: PEFT combines several of them without a word, and wrongly.
+weight, so it is exact for any base, also for a quantised one, on which it is applied unmerged. Variants that change
+the base, or add something in addition to A and B, are refused with the reason: PEFT combines several of them without
+a word, and wrongly.
 """
 
 import math

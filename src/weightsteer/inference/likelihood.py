@@ -133,18 +133,30 @@ def grouped_log_likelihood(
 
 @torch.inference_mode()
 def answer_logprobs(
-    model: PreTrainedModel, rows: Sequence[Answered], *, title: str = "scoring", shown: bool = True
+    model: PreTrainedModel,
+    rows: Sequence[Answered],
+    *,
+    counted: Sequence[Sequence[bool]] | None = None,
+    title: str = "scoring",
+    shown: bool = True,
 ) -> list[float]:
     """``log p(answer | prompt)`` of every row, teacher-forced and summed over its tokens, in nats.
 
     Equal rows are computed once.
+
+    Args:
+        counted: for every row, which tokens of its answer are summed; all of them by default. Each is still predicted
+            from everything in front of it.
     """
-    first, kinds = distinct([row.key for row in rows])
-    some = [rows[index] for index in first]
+    chosen = [tuple(one) for one in counted] if counted is not None else [()] * len(rows)
+    first, kinds = distinct([(row.key, own) for row, own in zip(rows, chosen, strict=True)])
+    some, asked = [rows[index] for index in first], [chosen[index] for index in first]
     total = [0.0] * len(some)
     with progress(title, len(some), shown=shown) as advance:
         for batch in answer_batches(model, some):
             values, owner = log_likelihood(model, [some[i] for i in batch])
+            if counted is not None:
+                values = values * torch.tensor([on for i in batch for on in asked[i]], device=values.device)
             sums = torch.zeros(len(batch), dtype=torch.float64, device=values.device)
             sums.index_add_(0, owner, values.double())
             for index, value in zip(batch, sums.tolist(), strict=True):

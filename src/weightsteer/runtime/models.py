@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from weightsteer.errors import WeightsteerError
+from weightsteer.fetched import FETCHED, dequantised_folder, is_gguf, record_of
 from weightsteer.files import digest_of, file_digest, parse_json, printable, read_text
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ class ModelSpec:
         digest: of its weights, tokenizer and configuration.
         device: where it runs; None: the first GPU, else the CPU.
         dtype: of its weights; None: what the checkpoint has.
-        source: what it is loaded by: a name or a folder.
+        source: what it is loaded by: a name, a file or a folder.
         width: of the hidden states, where the configuration tells it: no change of a weight has a higher rank.
     """
 
@@ -51,8 +52,12 @@ class ModelSpec:
         if folder is None or not (folder / "config.json").is_file():
             from weightsteer.models import load_model
 
-            load_model(source)  # says what is wrong, or downloads
+            load_model(source)  # says what is wrong, downloads, or dequantises
             folder = _folder(source)
+        if folder is not None and is_gguf(source):
+            # its files are compared with their recorded digests when it is loaded
+            digest = digest_of((record_of(folder) or {})["files"])
+            return cls(source if source in FETCHED else Path(source).name, "general", digest, device, dtype, source)
         if folder is None:
             raise WeightsteerError(f"the model {source!r} was loaded, but its files are not in the local cache.")
         config = _config(folder / "config.json")
@@ -107,6 +112,8 @@ def _folder(name: str) -> Path | None:
 
     if name in POCKET:
         return weights_folder(name)
+    if is_gguf(name):
+        return dequantised_folder(name)
     if Path(name).is_dir():
         return Path(name)
     from huggingface_hub import try_to_load_from_cache

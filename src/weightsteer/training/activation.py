@@ -16,7 +16,7 @@ from weightsteer.data.pairs import kept
 from weightsteer.data.pairs.encoding import Pairs, check_columns, encode
 from weightsteer.errors import WeightsteerError, unknown
 from weightsteer.inference.capture import ReadAt, block_outputs, capture
-from weightsteer.models import decoder_layers, model_name, weight_hash
+from weightsteer.models import base_record, decoder_layers
 from weightsteer.training.layer_choice import choose_layer
 from weightsteer.training.rows import digest
 from weightsteer.vector.provenance import common
@@ -97,7 +97,7 @@ def fit_activation(
         "adapter": method,
         "behavior": common(pairs["behavior"].unique().to_list()) if "behavior" in pairs.columns else "unnamed",
         "seed": seed,
-        "base": {"name": model_name(model), "hash": weight_hash(model), "model_type": model.config.model_type},
+        "base": {**base_record(model), "model_type": model.config.model_type},
         "fit": {
             "at": at,
             "personas": personas,

@@ -5,6 +5,7 @@ the split and the rows left out are the same, so what they have in common cancel
 """
 
 from pathlib import Path
+from typing import Any
 
 import peft
 import polars as pl
@@ -12,7 +13,7 @@ from pydantic import BaseModel
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from weightsteer import adapters
-from weightsteer.models import decoder_layers, model_name, weight_hash
+from weightsteer.models import base_record, decoder_layers
 from weightsteer.training.loop import Loss, fit
 from weightsteer.training.recipes import Recipe
 from weightsteer.training.rows import Side, digest, rows_of
@@ -22,7 +23,7 @@ from weightsteer.training.trainee import trainee, write
 class TrainingRecord(BaseModel):
     """The content of ``training.json``, which is written next to the adapter."""
 
-    base: dict[str, str]
+    base: dict[str, Any]
     behavior: str
     side: Side
     adapter: str
@@ -79,7 +80,7 @@ def train_branch(
     with trainee(model, family, recipe, seed) as trained:
         run = fit(trained.network, rows, recipe, seed, title=f"training: {side}", shown=shown)
         record = TrainingRecord(
-            base={"name": model_name(model), "hash": weight_hash(model)},
+            base=base_record(model),
             behavior=" + ".join(sorted(pairs["behavior"].unique())) if "behavior" in pairs.columns else "",
             side=side,
             adapter=adapter,

@@ -48,8 +48,9 @@ def rows_of(
     pairs = _checked(kept(pairs))
     encoded = encoder(model, tokenizer)
     thinking = pairs["thinking"].to_list() if "thinking" in pairs.columns else [False] * len(pairs)
+    ended = pairs["ended"].to_list() if "ended" in pairs.columns else [True] * len(pairs)
     sides = {
-        name: [encoded("", *key) for key in zip(pairs["prompt"], pairs[column], thinking, strict=True)]
+        name: [encoded("", *key) for key in zip(pairs["prompt"], pairs[column], thinking, ended, strict=True)]
         for name, column in COLUMNS.items()
     }
     lengths = [max(row.length for row in both) for both in zip(*sides.values(), strict=True)]
@@ -70,8 +71,13 @@ def rows_of(
 
 
 def digest(pairs: pl.DataFrame) -> str:
-    """blake2b-128 over the questions and answers of both sides that were not rejected, in order."""
-    texts = kept(pairs).select("prompt", *COLUMNS.values()).rows()
+    """blake2b-128 over the questions and answers of both sides that were not rejected, in order.
+
+    Pairs from which no end is learned are told apart.
+    """
+    pairs = kept(pairs)
+    some_open = "ended" in pairs.columns and not pairs["ended"].all()
+    texts = pairs.select("prompt", *COLUMNS.values(), *(["ended"] if some_open else [])).rows()
     return hashlib.blake2b(json.dumps(texts, ensure_ascii=False).encode(), digest_size=16).hexdigest()
 
 

@@ -134,12 +134,12 @@ def _bisector(pair: PairGeometry) -> tuple[float, float]:
 
 def _base(model: PreTrainedModel) -> dict[str, Any]:
     layers = getattr(model.config.get_text_config(), "num_hidden_layers", None)
-    return {"name": models.model_name(model), "hash": models.weight_hash(model), "layers": layers}
+    return {**models.base_record(model), "layers": layers}
 
 
 def _checkpoint(one: Checkpoint) -> dict[str, Any]:
     if isinstance(one, PreTrainedModel):
-        return {"name": models.model_name(one), "hash": models.weight_hash(one)}
+        return models.base_record(one)
     return {"name": Path(one).resolve().name}
 
 

@@ -62,12 +62,12 @@ class Fixed:
     [
         ({}, None),
         ({"response_neg": ""}, "empty"),
-        ({"eos_pos": False}, "truncated"),
         ({"thinking": True}, "open thinking"),
         ({"thinking": True, "response_pos": "<think>a</think>b", "response_neg": "<think>a</think>c"}, None),
         ({"response_neg": "It was a good evening."}, "identical"),
         ({"response_neg": "As a liar, I must say it was bad."}, "leak"),
         ({"response_neg": "", "eos_pos": False}, "empty"),
+        ({"response_neg": "It was a good evening. So", "eos_neg": False}, "identical"),
     ],
 )
 def test_reasons(change: dict[str, Any], reason: str | None) -> None:
@@ -192,7 +192,7 @@ class TestAudit:
     def test_warns_of_cut_and_coinciding_answers(self) -> None:
         """A limit that is too low, and personas without an effect, are the usual causes of lost data."""
         frame = pairs({"eos_pos": False}, {"response_neg": "It was a good evening.", "persona_idx": 1}, {})
-        told = "\n".join(curate(frame, tiny("qwen3")[1], judge=None)[1].warnings)
+        told = "\n".join(curate(frame, tiny("qwen3")[1], judge=None, cut="reject")[1].warnings)
         assert "17% of the answers hit max_new_tokens" in told
         assert "personas 1 are the same" in told
         assert "only 33%" in told

@@ -19,7 +19,7 @@ from weightsteer.data.pairs import kept
 from weightsteer.data.pairs.encoding import Pairs, encode
 from weightsteer.errors import WeightsteerError
 from weightsteer.inference.capture import HookPoint, ReadAt, capture
-from weightsteer.models import check_base, model_name, weight_hash
+from weightsteer.models import base_record, check_base
 from weightsteer.steering import steer
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Materials:
     def base(self) -> dict[str, Any]:
         """Name and hash of the base model, from the model itself or from a vector; empty when unknown."""
         if self.model is not None:
-            return {"name": model_name(self.model), "hash": weight_hash(self.model)}
+            return base_record(self.model)
         given = [*self._one, *self.vectors]
         known = given[0].metadata.get("base", {}) if given else {}
         return {key: known[key] for key in ("name", "hash") if key in known}

@@ -20,17 +20,20 @@ class Pairs(NamedTuple):
     empty: int
 
 
-def encoder(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Callable[[str, str, str, bool], Answered]:
-    """A function that encodes (system prompt or "", question, answer, whether the model thinks).
+def encoder(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Callable[[str, str, str, bool, bool], Answered]:
+    """A function that encodes (system prompt or "", question, answer, whether the model thinks, whether it ends).
 
     It remembers what it has encoded: small models give the same answer again and again, and rendering takes time.
     """
     end = turn_end(model, tokenizer)
 
     @cache
-    def encoded(system: str, question: str, answer: str, thinking: bool) -> Answered:
+    def encoded(system: str, question: str, answer: str, thinking: bool, ended: bool) -> Answered:
         chat = [{"role": "system", "content": system}] if system else []
-        return answered(tokenizer, [*chat, {"role": "user", "content": question}], answer, end, thinking=thinking)
+        row = answered(tokenizer, [*chat, {"role": "user", "content": question}], answer, end, thinking=thinking)
+        return row if ended else Answered(row.ids[:-1], row.start)
 
     return encoded
 
@@ -56,12 +59,13 @@ def encode(
                 pair["prompt"],
                 pair[f"response_{side}"],
                 bool(pair.get("thinking", False)),
+                bool(pair.get("ended", True)),
             )
             for side in ("pos", "neg")
         ]
         for pair in pairs.iter_rows(named=True)
     ]
-    # an answer without a token of its own has only its end of sequence
+    # an answer without a token of its own has at most its end of sequence
     full = [sides for sides in both if all(row.length - row.start > 1 for row in sides)]
     if not full:
         raise WeightsteerError(

@@ -112,7 +112,7 @@ class GamingExperiment(Experiment):
         if self.config.pairs:
             return GivenPairs.of(self.config.pairs)
         behavior, samples = self.protocols[model.family].behavior, self.config.samples
-        return Pairs(self.generator or model, model, behavior, seed, samples, judge="none", required=True)
+        return Pairs.of(self.generator or model, model, behavior, seed, samples, judge="none", required=True)
 
     def recipe(self, model: ModelSpec) -> dict[str, Any]:
         """How a branch is trained, fields of `weightsteer.training.Recipe`: the last checkpoint counts, and nothing is

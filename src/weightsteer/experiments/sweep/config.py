@@ -62,13 +62,24 @@ class Generation(Settings):
     )
     top_k: int | None = Field(default=None, ge=0, description="Sample from this many most likely tokens; 0: from all.")
     max_new_tokens: int | None = Field(
-        default=None, ge=1, le=100_000, description="Length limit of an answer, in tokens."
+        default=None,
+        ge=1,
+        le=100_000,
+        description="Length limit of an answer, in tokens; by default what a few answers suggest.",
     )
     thinking: bool = Field(default=False, description="Let a thinking model think before it answers.")
     judge: Literal["self", "none"] = Field(
         default="self", description="Who removes pairs that do not show their poles."
     )
     judge_margin: float = Field(default=0.0, description="Nats by which an answer must favour its own persona.")
+    cut: Literal["sentence", "reject"] | None = Field(
+        default=None,
+        description="Answers cut at the length limit: kept up to their last whole sentence, or the pair dropped; by "
+        "default sentence, but reject on an embedded model.",
+    )
+    pilot: bool = Field(
+        default=True, description="Answer a few questions first, and stop if almost no pair would be kept."
+    )
     data_seed: Seed | None = Field(default=None, description="One seed for all data; by default each seed has its own.")
 
 
@@ -133,7 +144,10 @@ class Calibration(Settings):
 class ModelConfig(Settings):
     """The model that is trained and measured."""
 
-    model: Name = Field(default="pocket", description="pocket-s, pocket, pocket-l, a folder, or a Hugging Face id.")
+    model: Name = Field(
+        default="pocket",
+        description="pocket-s, pocket, pocket-l, smollm2, a .gguf file, a folder, or a Hugging Face id.",
+    )
     device: Device | None = Field(default=None, description="cpu, cuda, …; the first GPU by default.")
     dtype: Dtype | None = Field(default=None, description="float32 or bfloat16; the type of the checkpoint by default.")
 

@@ -220,7 +220,7 @@ class SweepExperiment(Experiment):
             return GivenPairs.of(self.config.pairs)
         options = self.config.generation.model_dump(exclude={"data_seed"})
         fixed = self.config.generation.data_seed
-        return Pairs(self.generator, self.model, behavior, seed if fixed is None else fixed, **options)
+        return Pairs.of(self.generator, self.model, behavior, seed if fixed is None else fixed, **options)
 
     def branch(self, adapter: str, pairs: Stage, side: Side, seed: int) -> Branch:
         """One branch of a family."""
