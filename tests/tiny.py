@@ -128,6 +128,13 @@ def tiny(arch: str, layers: int = 4, seed: int = 0) -> tuple[PreTrainedModel, Pr
     return model, tiny_tokenizer(arch)
 
 
+def talker(arch: str = "qwen3", layers: int = 2) -> tuple[PreTrainedModel, PreTrainedTokenizerFast]:
+    """A tiny model for which a quarter of the vocabulary ends an answer: some answers are short, some cut."""
+    model, tokenizer = tiny(arch, layers)
+    model.generation_config.eos_token_id = list(range(3, len(tokenizer), 4))
+    return model, tokenizer
+
+
 def random_lora(
     model: PreTrainedModel,
     folder: Path,

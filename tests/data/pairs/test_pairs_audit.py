@@ -10,7 +10,6 @@ from tiny import tiny
 
 from weightsteer.data.pairs import REASONS, SelfJudge, curate, kept, leaks
 from weightsteer.errors import WeightsteerError
-from weightsteer.inference.likelihood import answer_logprobs, answered, log_likelihood
 from weightsteer.inference.sampling import turn_end
 from weightsteer.models import render_chat
 
@@ -214,43 +213,3 @@ class TestAudit:
         assert report.positive is None
         assert report.model_dump_json()
         assert "rejected, empty: 1" in str(report)
-
-
-class TestLikelihood:
-    @pytest.mark.parametrize("arch", ["qwen3", "llama", "gemma2", "mistral"])
-    def test_padding_and_packing_do_not_matter(self, arch: str) -> None:
-        """A row has the same likelihood alone and in a batch of longer ones (right padding, no mask)."""
-        model, tokenizer = tiny(arch)
-        texts = ["Yes", "No, the cat is old and the house is red.", "rivers, stones"]
-        rows = [answered(tokenizer, [{"role": "user", "content": text * 2}], text, 3) for text in texts]
-        single = [answer_logprobs(model, [row], shown=False)[0] for row in rows]
-        assert answer_logprobs(model, rows, shown=False) == pytest.approx(single, abs=1e-4)
-        with torch.no_grad():
-            logp = model(torch.tensor([rows[1].ids])).logits.log_softmax(-1)[0]
-        plain = sum(float(logp[i - 1, rows[1].ids[i]]) for i in range(rows[1].start, rows[1].length))
-        assert single[1] == pytest.approx(plain, abs=1e-4)
-
-    def test_only_answer_tokens_count(self) -> None:
-        """The loss covers exactly the answer and its end: a mask off by one would teach the prompt."""
-        model, tokenizer = tiny("qwen3")
-        row = answered(tokenizer, [{"role": "user", "content": "Do you agree?"}], "Yes No", 3)
-        assert tokenizer.decode(row.ids[row.start :]) == "Yes No<|im_end|>"
-        assert tokenizer.decode(row.ids[: row.start]).endswith("<|im_start|>assistant\n<think>\n\n</think>\n\n")
-        values, owner = log_likelihood(model, [row])
-        assert len(values) == row.length - row.start
-        assert owner.tolist() == [0] * len(values)
-
-    def test_thinking_stands_in_the_prompt_once(self) -> None:
-        """A thinking answer follows the open prompt it was sampled from: no second, empty thinking block."""
-        _, tokenizer = tiny("qwen3")
-        chat = [{"role": "user", "content": "Do you agree?"}]
-        row = answered(tokenizer, chat, "<think>No</think>Yes", 3, thinking=True)
-        assert tokenizer.decode(row.ids).count("<think>") == 1
-        assert tokenizer.decode(row.ids[row.start :]) == "<think>No</think>Yes<|im_end|>"
-
-    def test_refuses_a_cut_inside_a_token(self) -> None:
-        """When prompt and answer share a token there is no right mask; training off by one must not start."""
-        _, tokenizer = tiny("qwen3")
-        tokenizer.chat_template = "{{ messages[0]['content'] }} {% if add_generation_prompt %}My answer: Ye{% endif %}"
-        with pytest.raises(WeightsteerError, match="cannot be cut"):
-            answered(tokenizer, [{"role": "user", "content": "Do you agree?"}], "s", 3)
