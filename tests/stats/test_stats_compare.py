@@ -7,7 +7,7 @@ import pytest
 from rows import synthetic
 
 from weightsteer.errors import WeightsteerError
-from weightsteer.stats import compare, headline_strengths, select, summarize
+from weightsteer.stats import compare, headline_strengths, holm, select, summarize
 
 LORA = ("weight", "lora")
 
@@ -240,3 +240,24 @@ def test_nan_rows_make_a_comparison_undefined_and_leave_the_family_alone() -> No
 def test_headline_strengths_are_chosen_before_any_result(alphas, expected) -> None:
     """The strength with the largest effect would be a choice after the fact, and controls must have the same ones."""
     assert headline_strengths(alphas) == expected
+
+
+def test_planned_contrasts_are_corrected_by_evaluation_and_sign():
+    """Who differs from the reference, on one evaluation, at one sign, is a question by itself: corrected over all
+    evaluations at once, three seeds could not answer any."""
+    vectors = [(name, 0.5 + 0.1 * at) for at, name in enumerate(("lora", "dora", "oft"))]
+    rows = pl.concat(
+        synthetic(discrimination=size, adapter=name, evaluation=evaluation, draw=at, base=1)
+        for at, (name, size) in enumerate(vectors)
+        for evaluation in ("dilemmas", "claims")
+    )
+    strengths = pl.DataFrame(
+        {"method": "weight", "adapter": ["lora", "dora", "oft"] * 2, "alpha": [1.0] * 3 + [-1.0] * 3}
+    )
+    planned = compare(rows, strengths, reference=("weight", "lora"), resamples=200)
+    assert planned["family"].to_list() == [2] * 8
+    for family in planned.partition_by("eval", "sign"):
+        assert family["holm"].to_list() == pytest.approx(holm(family["p"].to_list()))
+    every = compare(rows, strengths, resamples=200)
+    assert every["family"].unique().to_list() == [12]
+    assert planned["mde"].mean() < every["mde"].mean()

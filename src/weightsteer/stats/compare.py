@@ -40,7 +40,7 @@ TABLE = ["model", "behavior", "eval"]
 ARM = ["method", "adapter"]
 SCHEMA = {
     **dict.fromkeys([*TABLE, *ARM, "reference_method", "reference_adapter", "metric"], pl.String),
-    **dict.fromkeys(["sign", "n", "clusters", "seeds", "reference_seeds"], pl.Int64),
+    **dict.fromkeys(["sign", "n", "clusters", "seeds", "reference_seeds", "family"], pl.Int64),
     "paired_seeds": pl.Boolean,
     **dict.fromkeys(
         [
@@ -68,8 +68,9 @@ def compare(
 ) -> pl.DataFrame:
     """Paired differences between interventions at the strengths ``at``, corrected for their number.
 
-    The family of Holm's correction is all comparisons of one call: every pair, evaluation, behaviour, model and sign
-    in the frame that comes back. Call it once for what is shown as one table.
+    With a ``reference`` the comparisons are planned: who differs from it, on this evaluation, at this sign? Each such
+    question is a family of Holm's correction by itself. Without one every pair is compared, and the family is all
+    comparisons of the call.
 
     Args:
         rows: of a sweep in which all interventions of a behaviour answered the same items.
@@ -81,11 +82,11 @@ def compare(
         One line per pair, evaluation and sign: the two interventions and their mean ``alpha``; ``effect`` and
         ``reference_effect`` with their 95% bootstrap intervals; ``difference`` with its 95% interval (Student's, on
         the bootstrap's variance, so that it excludes 0 exactly when ``p`` < 0.05); ``p`` and, corrected, ``holm``;
-        ``mde``: the smallest difference found with 80% power at the level of the whole family; ``retained``, the
-        ratio effect / reference_effect with Fieller's interval (null where the reference's own effect may be 0, by
-        which nothing can be divided); ``sign_agreement``: the share of paired seeds with the commoner sign;
-        ``base_gap``: the largest difference (nats) of the two at α = 0, which is rounding alone if both had the same
-        base and prompts; and a ``verdict``. Arms without a usable strength come last: no numbers, the ``reason``.
+        ``mde``: the smallest difference found with 80% power at the level of its family, of ``family`` comparisons;
+        ``retained``, the ratio effect / reference_effect with Fieller's interval (null where the reference's own effect
+        may be 0, by which nothing can be divided); ``sign_agreement``: the share of paired seeds with the commoner
+        sign; ``base_gap``: the largest difference (nats) of the two at α = 0, which is rounding alone if both had the
+        same base and prompts; and a ``verdict``. Arms without a usable strength come last: no numbers, the ``reason``.
 
     Raises:
         WeightsteerError: the interventions did not answer the same items, there are fewer than two, or see ``select``.
@@ -105,13 +106,17 @@ def compare(
         raise WeightsteerError(
             f"there is nothing to compare{asked}: give strengths of two interventions that were swept."
         )
-    adjusted = holm([line["p"] for line in lines])
-    tested = sum(each is not None and each == each for each in adjusted)
-    for line, corrected in zip(lines, adjusted, strict=True):
-        spread = line.pop("spread")
-        line["holm"] = corrected
-        line["mde"] = spread.detectable((1, -1), LEVEL / tested) if spread and tested else None
-        line["verdict"] = _verdict(line)
+    families: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for line in lines:
+        families.setdefault(tuple(line[name] for name in [*TABLE, "sign"]) if reference else (), []).append(line)
+    for family in families.values():
+        adjusted = holm([line["p"] for line in family])
+        tested = sum(each is not None and each == each for each in adjusted)
+        for line, corrected in zip(family, adjusted, strict=True):
+            spread = line.pop("spread")
+            line["holm"], line["family"] = corrected, tested
+            line["mde"] = spread.detectable((1, -1), LEVEL / tested) if spread and tested else None
+            line["verdict"] = _verdict(line)
     lines += [
         {**line, "metric": metric, "verdict": Difference.NOT_COMPARED}
         for line in selection.excluded.iter_rows(named=True)

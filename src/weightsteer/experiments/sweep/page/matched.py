@@ -136,9 +136,6 @@ def _table(
             for line in one.of(strengths).sort("sign", descending=True).iter_rows(named=True)
         ]
         groups.append({**key(one, shown), "signs": signs, "seeds": max(line["seeds"] for line in signs)})
-    tested = [
-        line["holm"] for line in (compared.to_dicts() if compared is not None else []) if line["holm"] is not None
-    ]
     first = effects.row(0, named=True) if effects.height else None
     words = [line["versus"] for group in groups for line in group["signs"] if line["versus"]]
     return {
@@ -146,7 +143,7 @@ def _table(
         "groups": groups,
         "n": first["n"] if first else 0,
         "clusters": first["clusters"] if first else 0,
-        "comparisons": len(tested),
+        "comparisons": max((line["family"] for line in held if line["family"]), default=0),
         "in_words": ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(sorted(words)))
         or "no comparison",
     }
