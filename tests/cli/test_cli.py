@@ -299,7 +299,7 @@ def test_a_mistake_is_one_message_that_names_cause_and_next_step(
         assert part in message
 
 
-MEASURING = ("replicate", "sweep", "eval", "ablate", "subspace")
+MEASURING = ("replicate", "sweep", "eval", "ablate", "attribute", "subspace")
 
 
 @pytest.mark.parametrize("verb", MEASURING)
