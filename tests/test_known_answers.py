@@ -187,7 +187,7 @@ def test_both_repairs_take_yes_saying_away_and_leave_honesty(pocket, vectors, cl
     and the discrimination is not; balanced pairs do more, and cost pairs."""
     _, tokenizer = pocket
     only_false = written("false", false_claim, HONEST, LIAR, questions=20, samples=4)
-    with pytest.raises(WeightsteerError, match="true claims beside false ones"):
+    with pytest.raises(WeightsteerError, match="true claims as well as false ones"):
         balanced(only_false, tokenizer)
     chosen, report = balanced(claims, tokenizer)
     assert report.before.no[0] > 0.7

@@ -266,5 +266,5 @@ def test_unknown_architectures_and_quantised_weights_are_refused():
         bases.make("weights-top", model)
     model, _ = tiny("qwen3", layers=1)
     del model.model.layers[0].input_layernorm
-    with pytest.raises(WeightsteerError, match="how its norms lie"):
+    with pytest.raises(WeightsteerError, match="which norms are between"):
         bases.make("residual-read", model)

@@ -56,7 +56,7 @@ def test_hand_cases(tmp_path):
     steered = base_distance(v, moved(model, v, c=1.0), model)
     assert steered.total.in_vectors == pytest.approx(1.0, rel=1e-5)
     assert steered.total.cosine == pytest.approx(1.0, abs=1e-6)
-    assert "already moved the way of the vector" in steered.reading
+    assert "already moved in the direction of the vector" in steered.reading
     assert "the vector itself is zero" in base_distance(v - v, moved(model, v, c=1.0), model).reading
     rest = v.drop("mlp.*")
     assert "in the modules of the vector" in base_distance(rest, moved(model, v.keep("mlp.*"), c=1.0), model).reading

@@ -93,7 +93,7 @@ ROWS: dict[str, tuple[str | bytes, list[str]]] = {
     "no-prompt": ('{"label": 1}', ["line 1", "'prompt'", "missing"]),
     "prompt-list": (row(prompt=["a"]), ["line 1", "'prompt'", "not a text"]),
     "blank-prompt": (row(prompt="   "), ["line 1", "'prompt'", "not a text"]),
-    "both": (row(messages=[]), ["line 1", "beside `prompt`"]),
+    "both": (row(messages=[]), ["line 1", "together with `prompt`"]),
     "role": (json.dumps({"label": 1, "messages": [{"role": "god", "content": "a"}]}), ["line 1", "messages[0].role"]),
     "content": (json.dumps({"label": 1, "messages": [{"role": "user", "content": 1}]}), ["messages[0].content"]),
     "messages": (json.dumps({"label": 1, "messages": "[[["}), ["line 1", "'messages'", "not valid JSON"]),

@@ -8,7 +8,7 @@ from rows import synthetic
 
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats import null_of_draws, summarize
-from weightsteer.stats.null import SCHEMA, Null, at_signs, of_both_signs, of_mean_draws
+from weightsteer.stats.null import SCHEMA, Null, at_signs, linear, of_both_signs, of_mean_draws
 from weightsteer.stats.verdict import Verdict
 
 
@@ -98,6 +98,9 @@ def test_draws_give_the_same_null_as_their_spread():
     line = summarize(synthetic(discrimination=0.5), null=null, resamples=10).filter(alpha=1.0).row(0, named=True)
     assert line["null_sd"] == pytest.approx(at["null_sd"])
     assert line["null_draws"] == 6
+    each = linear(null).filter(effect="discrimination")
+    assert each["alpha"].to_list() == [None]
+    assert each["null_sd"].item() == pytest.approx(math.sqrt((effects**2).mean()), rel=0.3)
     with pytest.raises(WeightsteerError, match="too few"):
         null_of_draws(summary.filter(pl.col("draw") < 3))
 

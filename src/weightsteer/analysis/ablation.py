@@ -92,12 +92,12 @@ class Measured:
         """Keep it as a piece of unfinished work, with the digests of its files."""
         place.mkdir(parents=True, exist_ok=True)
         self.write(place)
-        write_piece(place / WHOLE, json.dumps(_digests(place)).encode())
+        write_piece(place / COMPLETE, json.dumps(_digests(place)).encode())
 
     @classmethod
     def kept(cls, place: Folder) -> "Measured | None":
         """What `keep` wrote; None where there is nothing, or a file is not as it was written."""
-        content = read_piece(place / WHOLE)
+        content = read_piece(place / COMPLETE)
         return cls.read(place) if content is not None and json.loads(content) == _digests(place) else None
 
     def write(self, folder: Folder) -> None:
@@ -117,12 +117,12 @@ class Measured:
         return cls(rows, cost, ablations, tuple((key, reason) for key, reason in skipped))
 
 
-WHOLE = "whole"
+COMPLETE = "complete"
 """The file that tells which files a finished chunk has."""
 
 
 def _digests(place: Folder) -> dict[str, str]:
-    return {path.name: file_digest(path) for path in sorted(place.iterdir()) if path.name != WHOLE}
+    return {path.name: file_digest(path) for path in sorted(place.iterdir()) if path.name != COMPLETE}
 
 
 def measure(

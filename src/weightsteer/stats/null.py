@@ -157,6 +157,14 @@ def null_of_draws(summary: pl.DataFrame) -> pl.DataFrame:
     return pl.DataFrame(lines, schema=SCHEMA)
 
 
+def linear(null: pl.DataFrame) -> pl.DataFrame:
+    """A null from draws at some strengths, per unit of α and for every α: the root mean square over the strengths."""
+    keys = [name for name in SCHEMA if name not in ("alpha", "null_sd", "draws")]
+    square = ((pl.col("null_sd") / pl.col("alpha")) ** 2).mean().sqrt()
+    joined = null.group_by(keys, maintain_order=True).agg(square.alias("null_sd"), pl.min("draws"))
+    return joined.with_columns(alpha=pl.lit(None, pl.Float64)).select(list(SCHEMA))
+
+
 def at_signs(null: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     """The null at chosen strengths, with ``alpha`` replaced by its sign as in the rows.
 

@@ -100,5 +100,5 @@ def test_a_file_that_cannot_be_read_is_an_error_in_words(tmp_path: Path) -> None
     with pytest.raises(WeightsteerError, match=r"ends in \.jsonl or \.csv"):
         load("sycophancy", data=tmp_path / "rows.parquet").items(MODEL)
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(WeightsteerError, match="cannot be read"):
+    with pytest.raises(WeightsteerError, match="is no file"):
         load(str(tmp_path / "folder.csv")).items(MODEL)

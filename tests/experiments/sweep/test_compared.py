@@ -173,7 +173,7 @@ def test_rows_that_ask_for_a_thought_are_guided(tmp_path: Path) -> None:
     rows_of = load_items(runner.make(items), "mine")
     prompts = experiment.entries(prompts_of(experiment), 0).load(runner)
     chosen = [Entry(each.intervention, (1.0,)) for each in prompts[:1]]
-    table = scored(experiment.model, chosen, rows_of, runner)
+    table = scored(experiment.model, chosen, rows_of, runner, tmp_path / "scratch")
     assert table.height == 8
     assert set(table["eval"]) == {"mine"}
     from weightsteer.errors import WeightsteerError

@@ -55,7 +55,7 @@ def test_a_run_leaves_rows_summary_report_and_links(finished: Path, config: RunC
     report = home / "report"
     rows = pl.read_parquet(report / "rows.parquet")
     assert rows.group_by("method", "seed", "alpha").len()["len"].unique().to_list() == [12]
-    assert set(rows["method"]) == {"weight", "control"}
+    assert set(rows["method"]) == {"weight"}  # the null takes the place of a swept random vector
     assert set(rows["seed"]) == {0, 1}
     assert set(rows["alpha"]) == {-1.0, 0.0, 1.0}
     assert set(rows["eval"]) == {"sycophancy"}
@@ -97,7 +97,8 @@ def page(folder: Path, *_: Any, **__: Any) -> None:
 
 
 SWEPT = {f"seed {seed} {name}" for seed in (0, 1) for name in ("sweep-sycophancy", "samples")} | {"all seeds report"}
-TRAINED = {f"seed {seed} {name}" for seed in (0, 1) for name in ("positive", "negative", "vector")} | SWEPT
+NULL = {"all seeds null-sycophancy"}
+TRAINED = {f"seed {seed} {name}" for seed in (0, 1) for name in ("positive", "negative", "vector")} | SWEPT | NULL
 PAIRED = {f"seed {seed} pairs" for seed in (0, 1)} | TRAINED
 
 
@@ -109,9 +110,9 @@ PAIRED = {f"seed {seed} pairs" for seed in (0, 1)} | TRAINED
         ({"generation": {"samples": 3, "max_new_tokens": 8, "judge": "none", "temperature": 0.9}}, PAIRED),
         ({"resamples": 300}, {"all seeds report"}),
         ({"prompts": 0}, {"seed 0 samples", "seed 1 samples", "all seeds report"}),
-        ({"seeds": (1,)}, {"all seeds report"}),
-        ({"limit": 10}, {"all seeds items-sycophancy"} | {name for name in SWEPT if "samples" not in name}),
-        ({"control": False}, {name for name in SWEPT if "samples" not in name}),
+        ({"seeds": (1,)}, {"all seeds report"} | NULL),
+        ({"limit": 10}, {"all seeds items-sycophancy"} | {name for name in SWEPT if "samples" not in name} | NULL),
+        ({"control": True}, {name for name in SWEPT if "samples" not in name} | NULL),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )

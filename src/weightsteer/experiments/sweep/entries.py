@@ -47,6 +47,11 @@ class Entries(ABC):
         """Make or read the interventions; this needs the model."""
 
     @property
+    def without_strengths(self) -> "Entries":
+        """The same interventions for what does not depend on α."""
+        return self
+
+    @property
     def calibrated(self) -> "Entries":
         """Those whose strengths are searched for: all but controls, which take the strengths of their vector."""
         return self
@@ -95,6 +100,10 @@ class VectorEntries(Entries):
         return [Entry(own, self.alphas), *(Entry(control, at) for control in made)]
 
     @property
+    def without_strengths(self) -> "VectorEntries":
+        return replace(self, alphas=())
+
+    @property
     def calibrated(self) -> "VectorEntries":
         return replace(self, alphas=(), seed=0, control=False, compare=False, draws=0, branches={}, trained={})
 
@@ -108,8 +117,12 @@ class ActivationEntries(Entries):
     alphas: tuple[float, ...]
 
     @property
-    def calibrated(self) -> "ActivationEntries":
+    def without_strengths(self) -> "ActivationEntries":
         return replace(self, alphas=())
+
+    @property
+    def calibrated(self) -> "ActivationEntries":
+        return self.without_strengths
 
     def load(self, runner: Runner) -> list[Entry]:
         from weightsteer.activation import ActivationVector

@@ -149,7 +149,7 @@ class SweepExperiment(Experiment):
         steps = []
         for behavior in {family.behavior.name: family.behavior for family in self.families}.values():
             plan = [each for each in self._plan() if each[0].behavior == behavior and each[0].baseline != "prompt"]
-            entries = tuple(self.entries(family, seed) for family, seed in plan)
+            entries = tuple(self.entries(family, seed).without_strengths for family, seed in plan)
             place = self.joined_folder() / (safe_name(behavior.name) if len(self.config.behavior) > 1 else "")
             for name, rows in self.items(behavior).items():
                 steps.append(Step(RandomNull(self.model, entries, rows, name), place / f"null-{safe_name(name)}"))

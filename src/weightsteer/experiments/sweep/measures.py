@@ -50,7 +50,7 @@ class RandomNull(Stage):
     """``null.parquet``: what random directions with the norms of each vector do to one evaluation.
 
     One gradient serves all vectors. Where the weights have no gradient of their own, or the rows ask for a thought
-    first, draws are swept in its place.
+    first, draws are swept at α = ±1 in its place. The entries need no strengths: the null is linear in α.
     """
 
     name: ClassVar[str] = "null"
@@ -66,7 +66,7 @@ class RandomNull(Stage):
         from weightsteer.controls.random_null import random_null
         from weightsteer.inference.gradients import NoGradient
         from weightsteer.stats import summarize
-        from weightsteer.stats.null import null_of_draws
+        from weightsteer.stats.null import linear, null_of_draws
         from weightsteer.vector import WeightVector
 
         rows = load_items(runner.make(self.items), self.evaluation)
@@ -78,13 +78,13 @@ class RandomNull(Stage):
             found = random_null(model, tokenizer, asked, rows)
         except NoGradient:
             made = [
-                Entry(draw, entry.alphas)
+                Entry(draw, (-1.0, 1.0))
                 for entry in entries
                 if isinstance(entry.intervention, WeightVector) and entry.intervention.method == "weight"
                 for draw in draws("random", entry.intervention)
             ]
             swept = scored(self.model, made, rows, runner, work / SCRATCH)
-            found = null_of_draws(summarize(swept, by_seed=True, resamples=1))
+            found = linear(null_of_draws(summarize(swept, by_seed=True, resamples=1)))
         found.write_parquet(work / "null.parquet")
 
 

@@ -96,6 +96,7 @@ def test_all_files_are_there(report: Path) -> None:
     """Charts go into papers and the CSV into other people's code: none may be missing or stay half written."""
     names = set(digests(report.parent))
     figures = ["dose-response-dilemmas", "dose-response-claims-facts", "rows-dilemmas", "rows-claims-facts", "norms"]
+    figures.append("forest")
     charts = {f"charts/{name}.{kind}" for name in figures for kind in ("svg", "png")}
     assert names == {"report.html", "run.json", "rows.csv", "summary.csv", "summary_by_seed.csv"} | charts
     assert pl.read_csv(report.parent / "summary.csv").height == 9
