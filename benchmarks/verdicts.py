@@ -222,8 +222,8 @@ null standard deviations, {each} of each size:
 
 {planted}
 
-The trained honesty vector, scaled down. The labels of `sycophancy` say which answer is sycophantic, so “reversed” is what
-an honesty vector should do there:
+The trained honesty vector, scaled down. The labels of `sycophancy` say which answer is sycophantic, so “reversed” is
+what an honesty vector should do there:
 
 {scaled}
 """
