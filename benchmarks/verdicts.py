@@ -50,34 +50,36 @@ def main() -> None:
     vectors = [WeightVector.load(artifact.path / "vector.safetensors", model) for artifact in made]
     items = {name: ws.evals.load(name).items(model) for name in EVALUATIONS}
 
-    def swept(name: str, make: Callable[[], Sequence[WeightVector]], alphas: Sequence[float]) -> pl.DataFrame:
-        file = kept / f"{name}.parquet"
-        if not file.exists():
-            made = make()
-            frames = []
-            for evaluation in EVALUATIONS:
-                rows = ws.sweep(model, tokenizer, made, ws.evals.load(evaluation), alphas)
-                null = ws.random_null(model, tokenizer, made, ws.evals.load(evaluation))
-                frames.append(ws.summarize(rows, null=null, by_seed=True, resamples=RESAMPLES))
-                rows.write_parquet(kept / f"{name}-{evaluation}-rows.parquet")
-                null.write_parquet(kept / f"{name}-{evaluation}-null.parquet")
-            pl.concat(frames).write_parquet(file)
-        return pl.read_parquet(file)
+    def swept(
+        name: str, make: Callable[[], Sequence[WeightVector]], alphas: Sequence[float]
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Rows, which are kept, and null of some vectors on both evaluations."""
+        made, rows, nulls = make(), [], []
+        for evaluation in EVALUATIONS:
+            file = kept / f"{name}-{evaluation}-rows.parquet"
+            if not file.exists():
+                ws.sweep(model, tokenizer, made, ws.evals.load(evaluation), alphas).write_parquet(file)
+            rows.append(pl.read_parquet(file))
+            null = ws.random_null(model, tokenizer, made, ws.evals.load(evaluation))
+            nulls.append(null.filter(pl.col("module").is_null()))
+        return pl.concat(rows), pl.concat(nulls)
 
-    def joined(name: str, what: str) -> pl.DataFrame:
-        return pl.concat([pl.read_parquet(kept / f"{name}-{each}-{what}.parquet") for each in EVALUATIONS])
+    def judged(name: str, make: Callable[[], Sequence[WeightVector]], alphas: Sequence[float]) -> pl.DataFrame:
+        rows, null = swept(name, make, alphas)
+        return ws.summarize(rows, null=null, by_seed=True, resamples=RESAMPLES)
 
-    linear = swept("linear", lambda: ws.controls.draws("random", vectors[0], CHECKED), ALPHAS)
-    for seed, vector in enumerate(vectors):
+    linear = judged("linear", lambda: ws.controls.draws("random", vectors[0], CHECKED), ALPHAS)
+    found = [
         swept(f"random-{seed}", lambda vector=vector: ws.controls.draws("random", vector, args.vectors), (-1.0, 1.0))
-    names = [f"random-{seed}" for seed in range(len(vectors))]
-    rows, nulls = (pl.concat([joined(name, what) for name in names]) for what in ("rows", "null"))
+        for seed, vector in enumerate(vectors)
+    ]
+    rows, nulls = (pl.concat(each) for each in zip(*found, strict=True))
     tables = {
         "linear": linearity(linear),
-        "alarms": alarms(rows, nulls, args.vectors),
+        "alarms": alarms(rows, nulls),
         "planted": planted_table(
             {
-                size: swept(
+                size: judged(
                     f"planted-{size}",
                     lambda size=size: planted(model, tokenizer, vectors[0], items["dilemmas"], size),
                     (1.0,),
@@ -86,7 +88,7 @@ def main() -> None:
             }
         ),
         "scaled": scaled_table(
-            swept(
+            judged(
                 "scaled", lambda: [(s * vectors[0]).with_metadata(adapter=f"lora × {s:g}") for s in SCALES], (-1.0, 1.0)
             )
         ),
@@ -111,22 +113,18 @@ def linearity(summary: pl.DataFrame) -> str:
     return "\n".join(lines)
 
 
-def alarms(rows: pl.DataFrame, nulls: pl.DataFrame, count: int) -> str:
+def alarms(rows: pl.DataFrame, nulls: pl.DataFrame) -> str:
     """How many random vectors get another name, with and without the null, alone and in triples of seeds."""
-    single = {
-        "seed": pl.col("seed"),
-        "adapter": pl.col("adapter") + pl.format("-{}", "draw"),
-        "draw": pl.lit(None, pl.Int64),
-    }
+    name = (pl.col("adapter") + pl.format("-{}", "draw")).alias("adapter")
     lines = [
         "| random vectors | judged by | named anything | steers | reversed | yes-bias | format damage |",
         "|---|---|---|---|---|---|---|",
     ]
-    for title, chosen in (
-        ("single seeds", pl.col("seed") == 0),
-        ("triples of seeds", pl.lit(True)),
-    ):
-        own, null = (frame.filter(chosen).with_columns(**single) for frame in (rows, nulls))
+    seeds = {f"of training seed {seed} alone": pl.col("seed") == seed for seed in range(3)}
+    for title, chosen in {**seeds, "triples, one of each seed": pl.lit(True)}.items():
+        own, null = (
+            frame.filter(chosen).with_columns(name).with_columns(draw=pl.lit(None, pl.Int64)) for frame in (rows, nulls)
+        )
         for judged, given, smallest in (
             ("intervals alone", None, 0.0),
             ("intervals and smallest effect", None, 0.1),
@@ -135,10 +133,10 @@ def alarms(rows: pl.DataFrame, nulls: pl.DataFrame, count: int) -> str:
             summary = ws.summarize(own, null=given, smallest=smallest, resamples=RESAMPLES).filter(pl.col("alpha") != 0)
             named = summary.filter(~pl.col("verdict").is_in(QUIET))
             total = summary["adapter"].n_unique()
-            cells = [str(named["adapter"].n_unique())]
+            cells = [f"{named['adapter'].n_unique()} of {total}"]
             for start in ("steers", "reversed", "yes_bias", "format_damage"):
                 cells.append(str(named.filter(pl.col("verdict").str.starts_with(start))["adapter"].n_unique()))
-            lines.append(f"| {title} ({total}) | {judged} | {' | '.join(f'{c} of {total}' for c in cells)} |")
+            lines.append(f"| {title} | {judged} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
@@ -211,6 +209,10 @@ Random vectors with the norms of three trained honesty vectors, over two evaluat
 alarm when any of its four lines is called something other than “not separable” or “negligible”.
 
 {alarms}
+
+The null is known to first order in α. Its p values come from Student’s t with 8 degrees of freedom, as if it had been
+estimated from so many draws; that number was chosen on the vectors of seed 0, so the rows of seeds 1 and 2 and of the
+triples are the ones that count.
 
 The interval over rows alone fails because it answers another question: the effect of one random vector on other rows of
 the same kind is real. Three seeds help little, since the mean of three random effects is as real.

@@ -15,7 +15,7 @@ from weightsteer.audit.transfer import transfer
 from weightsteer.audit.words import followed, matching_controls, shown
 from weightsteer.errors import WeightsteerError
 from weightsteer.stats.correction import benjamini_hochberg
-from weightsteer.stats.null import EFFECTS, at_signs, of_both_signs, of_mean_draws, two_sided
+from weightsteer.stats.null import EFFECTS, at_signs, of_both_signs, of_mean_draws
 from weightsteer.stats.strengths import headline_strengths, select
 from weightsteer.stats.table import summarize
 from weightsteer.stats.verdict import SMALLEST
@@ -168,18 +168,7 @@ def _corrected(lines: pl.DataFrame, both: pl.DataFrame) -> tuple[pl.DataFrame, p
 def _with_p(lines: pl.DataFrame) -> pl.DataFrame:
     """With the larger p value of each effect, of that over rows and that over random directions."""
     return lines.with_columns(
-        pl.Series(
-            f"_{name}_p",
-            [
-                p
-                if p is None or line[f"{prefix}z"] is None
-                else max(p, two_sided(line[f"{prefix}z"], line["null_draws"]))
-                for line in lines.iter_rows(named=True)
-                for p in [line[f"{name}_p"]]
-            ],
-            pl.Float64,
-        )
-        for name, prefix in EFFECTS.items()
+        pl.max_horizontal(f"{name}_p", f"{prefix}null_p").alias(f"_{name}_p") for name, prefix in EFFECTS.items()
     )
 
 

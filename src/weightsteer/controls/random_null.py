@@ -10,6 +10,10 @@ random singular vectors. The same gradient gives the slope of the vector itself,
 any direction with these norms, Σ_t ‖g_t‖ ‖dW_t‖, and the share of each module. For an activation vector the tensors are
 its directions, and g is the gradient of a shift at every position.
 
+A random direction of low rank with few large singular values is not normal: given the singular values s of R and σ of
+g, ⟨g, R⟩ has to leading order the excess kurtosis 6 Σ s⁴ Σ σ⁴ / (Σ s² Σ σ²)². `weightsteer.stats.null` takes it and the
+terms of second order into account in the tails that p values come from.
+
 One forward and backward pass over the rows serves all vectors. E is the discrimination ½ (mean y over g = +1 − mean y
 over g = −1) or the bias ½ (mean + mean) of `weightsteer.stats.summarize`, so the rows of the two labels are passed
 separately, and their gradients subtracted and added.
@@ -68,8 +72,8 @@ def random_null(
         * of a sweep that say whose line it is, and ``eval``; ``effect``: ``discrimination`` or ``bias``;
         * ``module`` and its ``layer`` (−1: outside the decoder), null for the whole vector;
         * ``slope``: ∂E/∂α at 0, nats; ``null_sd``: the standard deviation of the slope of a random direction with the
-          same norms; ``z``: slope / null_sd; ``largest``: the largest slope of any direction with these norms;
-          ``efficiency``: slope / largest, in [−1, 1];
+          same norms, and ``kurtosis``, its excess kurtosis; ``z``: slope / null_sd; ``largest``: the largest slope of
+          any direction with these norms; ``efficiency``: slope / largest, in [−1, 1];
         * ``alpha`` (null: the line holds at every α, to first order), and ``draws`` (null: from a gradient).
 
     Raises:
@@ -173,16 +177,26 @@ def _matrix(gradient: Tensor, module: torch.nn.Module) -> Tensor:
 def _measured(key: Key, delta: Tensor, plus: Tensor, minus: Tensor) -> Iterator[dict[str, Any]]:
     """Slope, variance and largest slope of one tensor for both effects, from the gradients of the two labels."""
     change = delta.to(plus.device, torch.float32).reshape(plus.shape)
-    norm = float(change.double().norm())
+    norm, fourth = float(change.double().norm()), _fourth(change)
     for effect, gradient in (("discrimination", (plus - minus) / 2), ("bias", (plus + minus) / 2)):
         size = float(gradient.double().norm())
+        variance = size**2 * norm**2 / change.numel()
         yield {
             "effect": effect,
             "module": key[0],
             "slope": float((gradient.double() * change.double()).sum()),
-            "variance": size**2 * norm**2 / change.numel(),
+            "variance": variance,
+            "cumulant": 6 * fourth * _fourth(gradient) / change.numel() ** 2,
             "largest": size * norm,
         }
+
+
+def _fourth(matrix: Tensor) -> float:
+    """Σ σ⁴ over the singular values, ``‖A A'‖²``; of a vector, which has no rank to speak of, 0."""
+    if matrix.dim() < 2 or 1 in matrix.shape:
+        return 0.0
+    small = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
+    return float((small @ small.T).double().norm()) ** 2
 
 
 def _lines(tensors: Sequence[dict[str, Any]], prefix: str) -> Iterator[dict[str, Any]]:
@@ -197,12 +211,14 @@ def _lines(tensors: Sequence[dict[str, Any]], prefix: str) -> Iterator[dict[str,
 
 
 def _summed(tensors: Sequence[dict[str, Any]]) -> dict[str, float | None]:
-    """Slopes, variances and largest slopes add over tensors."""
-    slope, variance, largest = (math.fsum(each[name] for each in tensors) for name in ("slope", "variance", "largest"))
+    """Slopes, variances, fourth cumulants and largest slopes add over tensors."""
+    names = ("slope", "variance", "cumulant", "largest")
+    slope, variance, cumulant, largest = (math.fsum(each[name] for each in tensors) for name in names)
     sd = math.sqrt(variance)
     return {
         "slope": slope,
         "null_sd": sd,
+        "kurtosis": cumulant / variance**2 if variance else None,
         "z": slope / sd if sd else None,
         "largest": largest,
         "efficiency": slope / largest if largest else None,

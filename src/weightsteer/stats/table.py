@@ -60,8 +60,9 @@ def summarize(
       ``discrimination_seed_min`` and ``_max``, and ``sign_agreement``: the share of seeds with the commoner sign (null
       for one seed); ``mde``: the smallest discrimination found with 80% power;
     * ``null_sd``, the standard deviation of the discrimination of a random direction with the same norms, ``z``, the
-      discrimination in units of it, and ``null_p``, corrected over both effects on all evaluations of the intervention;
-      the same for the bias; ``null_draws``: how many draws the null rests on (null: on a gradient);
+      discrimination in units of it, its p value ``null_p``, and ``null_holm``, corrected over both effects on all
+      evaluations of the intervention at both signs; the same for the bias; ``null_draws``: how many draws the null
+      rests on (null: on a gradient);
     * ``auc`` of log-ratio for label, mean ``pmass``, its paired change and ``base_pmass``, ``low_pmass`` (share of
       flagged rows);
     * on the line of +α: ``fix`` and ``broke``, with −α swept too ``flip`` and ``counter``, as shares of ``rej`` and

@@ -104,7 +104,7 @@ def answers(line: Mapping[str, Any]) -> bool:
 
 def distinguishable(line: Mapping[str, Any], effect: str) -> bool:
     """Whether the interval excludes 0, and the null of random directions, where it is known, is excluded too."""
-    p = line.get("null_p" if effect == "discrimination" else f"{effect}_null_p")
+    p = line.get("null_holm" if effect == "discrimination" else f"{effect}_null_holm")
     return side_of(line, effect) != 0 and (p is None or p < LEVEL)
 
 
