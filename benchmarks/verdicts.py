@@ -215,7 +215,8 @@ estimated from so many draws; that number was chosen on the vectors of seed 0, s
 triples are the ones that count.
 
 The interval over rows alone fails because it answers another question: the effect of one random vector on other rows of
-the same kind is real. Three seeds help little, since the mean of three random effects is as real.
+the same kind is real. Over several training seeds it also spans the seeds, which differ at random here, and fails less
+often; a vector that is compared with its own random twins needs the null all the same.
 
 ## Power
 
