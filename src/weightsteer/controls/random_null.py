@@ -86,7 +86,8 @@ def random_null(
     check_distinct(chosen)
     name, items = _rows(model, evaluation)
     for vector in chosen:
-        vector.check_compatible(model) if isinstance(vector, ActivationVector) else None
+        if isinstance(vector, ActivationVector):
+            vector.check_compatible(model)
         if not other_base:
             check_base(vector.metadata, model)
     bound = [vector.bind(model) if isinstance(vector, WeightVector) and not other_base else vector for vector in chosen]
