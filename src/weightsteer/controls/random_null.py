@@ -30,7 +30,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from weightsteer.activation import ActivationVector
-from weightsteer.data.evals.base import Evaluation, Item, check_items
+from weightsteer.data.evals.base import Evaluation, Item, rows_of
 from weightsteer.inference.answers import choice_table
 from weightsteer.inference.gradients import SHIFT, WEIGHT, Key, NoGradient, logratio_gradients
 from weightsteer.measure.rows import check_distinct, identity
@@ -84,7 +84,12 @@ def random_null(
     """
     chosen = list(vectors) if isinstance(vectors, Sequence) else [vectors]
     check_distinct(chosen)
-    name, items = _rows(model, evaluation)
+    name, items = rows_of(evaluation, model)
+    if guided := next((item.item for item in items if item.thinking_tokens), None):
+        raise NoGradient(
+            f"row {guided!r} asks for a thought before its answer, which has no gradient. Sweep draws of the control "
+            "'random' and use weightsteer.stats.null_of_draws."
+        )
     for vector in chosen:
         if isinstance(vector, ActivationVector):
             vector.check_compatible(model)
@@ -132,20 +137,6 @@ def split(keys: Sequence[Key], sizes: dict[Key, int], limit: int) -> list[list[K
         groups[-1].append(key)
         held += sizes[key]
     return groups
-
-
-def _rows(model: PreTrainedModel, evaluation: Evaluation | Sequence[Item]) -> tuple[str, list[Item]]:
-    if isinstance(evaluation, Evaluation):
-        name, items = evaluation.name, evaluation.items(model)
-    else:
-        name, items = "items", list(evaluation)
-        check_items(items, name)
-    if guided := next((item.item for item in items if item.thinking_tokens), None):
-        raise NoGradient(
-            f"row {guided!r} asks for a thought before its answer, which has no gradient. Sweep draws of the control "
-            "'random' and use weightsteer.stats.null_of_draws."
-        )
-    return name, items
 
 
 def _tensors(vector: Vector, wanted: set[Key] | None = None) -> Iterator[tuple[Key, Tensor]]:

@@ -7,7 +7,7 @@ import polars as pl
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from weightsteer.data.evals.base import Evaluation, Item, check_items
+from weightsteer.data.evals.base import Evaluation, Item, rows_of
 from weightsteer.errors import WeightsteerError
 from weightsteer.inference.answers import Scores, answer_logits, choice_table, score_choices
 from weightsteer.inference.batching import TOKENS, batches, check_length, positions_at_once
@@ -64,11 +64,7 @@ def sweep(
     chosen = list(interventions) if isinstance(interventions, Sequence) else [interventions]
     check_distinct(chosen)
     asked = [strengths(intervention, alphas) for intervention in chosen]
-    if isinstance(evaluation, Evaluation):
-        name, items = evaluation.name, evaluation.items(model)
-    else:
-        name, items = "items", list(evaluation)
-        check_items(items, name)
+    name, items = rows_of(evaluation, model)
     if guided := next((item.item for item in items if item.thinking_tokens), None):
         raise WeightsteerError(
             f"row {guided!r} asks for a thought before its answer: score it with weightsteer.measure.guided.guided()."

@@ -149,6 +149,15 @@ class Evaluation(ABC):
         return rows if self.sign == 1 else [replace(row, label=-row.label) for row in rows]
 
 
+def rows_of(evaluation: "Evaluation | Sequence[Item]", model: PreTrainedModel) -> tuple[str, list[Item]]:
+    """The name and the rows of an evaluation; rows given as a list are checked, and named ``items``."""
+    if isinstance(evaluation, Evaluation):
+        return evaluation.name, evaluation.items(model)
+    items = list(evaluation)
+    check_items(items, "items")
+    return "items", items
+
+
 def check_items(items: Sequence[Item], name: str) -> None:
     """Refuse an empty evaluation and identifiers that occur twice (effects are paired by them)."""
     if not items:
