@@ -147,22 +147,12 @@ def forest(lines: pl.DataFrame, shown: Sequence[Series], costs: Mapping[tuple[st
 
 def attribution_map(null: pl.DataFrame) -> Panel:
     """The slope of the discrimination by layer and module, mean over seeds; orange: against the behaviour."""
-    cells = (
-        null.with_columns(module=short_module())
-        .group_by("layer", "module", maintain_order=True)
-        .agg(pl.mean("slope"))
-        .sort("layer", "module")
-    )
-    order = cells.group_by("module").agg(pl.col("slope").abs().sum()).sort("slope", "module", descending=[True, False])
-    values = {
-        (None if layer < 0 else layer, module): float(f"{slope:.4g}")
-        for layer, module, slope in cells.select("layer", "module", "slope").iter_rows()
-    }
+    values, order = _by_module(null, "slope", pl.col("slope").abs(), digits=4)
     name = str(null["eval"][0])
     return heat_map(
         f"attribution: {name}",
         values,
-        order["module"].to_list(),
+        order,
         form="+.2f",
         legend="nats per unit of α",
         title=name,
@@ -211,20 +201,28 @@ def before_after(rows: pl.DataFrame, alpha: float) -> Panel:
 
 def norm_map(norms: pl.DataFrame) -> Panel:
     """‖dW‖ by layer and module, mean over seeds; the modules with the largest norm on top."""
-    cells = (
-        norms.with_columns(module=short_module())
-        .group_by("layer", "module", maintain_order=True)
-        .agg(pl.mean("norm"))
-        .sort("layer", "module")
-    )
-    order = cells.group_by("module").agg(pl.col("norm").pow(2).sum()).sort("norm", "module", descending=[True, False])
-    values = {
-        (None if layer < 0 else layer, module): float(f"{norm:.5g}")
-        for layer, module, norm in cells.select("layer", "module", "norm").iter_rows()
-    }
+    values, order = _by_module(norms, "norm", pl.col("norm").pow(2), digits=5)
     top = max(values.values(), default=1.0)
     digits = 1 if top >= 10 else 2 if top >= 1 else 3
-    return heat_map("norms", values, order["module"].to_list(), form=f".{digits}f", legend="‖dW‖")
+    return heat_map("norms", values, order, form=f".{digits}f", legend="‖dW‖")
+
+
+def _by_module(
+    frame: pl.DataFrame, name: str, weight: pl.Expr, *, digits: int
+) -> tuple[dict[tuple[int | None, str], float], list[str]]:
+    """The cells of a heat map, means over seeds, and its modules by the sum of their weights, the largest first."""
+    cells = (
+        frame.with_columns(module=short_module())
+        .group_by("layer", "module", maintain_order=True)
+        .agg(pl.mean(name))
+        .sort("layer", "module")
+    )
+    order = cells.group_by("module").agg(weight.sum()).sort(name, "module", descending=[True, False])
+    values = {
+        (None if layer < 0 else layer, module): float(f"{value:.{digits}g}")
+        for layer, module, value in cells.select("layer", "module", name).iter_rows()
+    }
+    return values, order["module"].to_list()
 
 
 def _labels(plus: str, minus: str) -> alt.Scale:
