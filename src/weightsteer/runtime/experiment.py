@@ -66,9 +66,9 @@ class Experiment(ABC):
     def page(self) -> Step:
         """The last stage: the report over all units."""
 
-    def last(self) -> Unit:
+    def last(self) -> tuple[Step, ...]:
         """What is made after all units, with the page at the end."""
-        return Unit("all seeds", (self.page(),), all(unit.detailed for unit in self.units()))
+        return (self.page(),)
 
 
 def run(experiment: Experiment, out: Path, executor: Executor | None = None) -> Artifact:
@@ -97,7 +97,7 @@ def run(experiment: Experiment, out: Path, executor: Executor | None = None) -> 
         executor.run(partial(_work, out), missing)
     for unit in units:
         make_unit(runner, unit)
-    return make_unit(runner, experiment.last())[-1]
+    return make_unit(runner, Unit("all seeds", experiment.last(), units[0].detailed if units else True))[-1]
 
 
 def make_unit(runner: Runner, unit: Unit) -> list[Artifact]:

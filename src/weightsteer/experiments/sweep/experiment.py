@@ -155,8 +155,8 @@ class SweepExperiment(Experiment):
                 steps.append(Step(RandomNull(self.model, entries, rows, name), place / f"null-{safe_name(name)}"))
         return steps
 
-    def last(self) -> Unit:
-        return Unit("all seeds", (*self.nulls(), self.page()), self.detailed)
+    def last(self) -> tuple[Step, ...]:
+        return (*self.nulls(), self.page())
 
     def page(self) -> Step:
         results = tuple(self.result(family, seed)[0] for family, seed in self._plan())
