@@ -110,8 +110,8 @@ class Null:
             key = (*(names[name] for name in GROUP), seed, draw, effect)
             found = self._known.get((*key, alpha))
             if found is None:
-                linear = self._known.get((*key, None))
-                found = linear and linear._replace(sd=abs(alpha) * linear.sd)
+                per_unit = self._known.get((*key, None))
+                found = per_unit and per_unit._replace(sd=abs(alpha) * per_unit.sd)
             if found is None:
                 return None
             variance += found.sd**2
@@ -190,9 +190,9 @@ def at_signs(null: pl.DataFrame, rows: pl.DataFrame) -> pl.DataFrame:
     keys = [*GROUP, *REPEATED]
     used = rows.filter(pl.col("alpha") != 0).select(*keys, pl.col("strength").cast(pl.Float64), sign="alpha").unique()
     found = null.filter(pl.col("module").is_null()).join(used, on=keys, nulls_equal=True)
-    linear = pl.col("alpha").is_null()
-    size = pl.when(linear).then(pl.col("null_sd") * pl.col("strength").abs()).otherwise("null_sd")
-    same = linear | ((pl.col("alpha") - pl.col("strength")).abs() < 1e-6)
+    per_unit = pl.col("alpha").is_null()
+    size = pl.when(per_unit).then(pl.col("null_sd") * pl.col("strength").abs()).otherwise("null_sd")
+    same = per_unit | ((pl.col("alpha") - pl.col("strength")).abs() < 1e-6)
     return (
         found.with_columns(null_sd=size)
         .filter(same)
